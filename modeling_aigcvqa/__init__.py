@@ -1,0 +1,50 @@
+"""AIGC-VQA: a no-reference metric for AI-generated video (Lu et al., CVPR Workshops 2024).
+
+Importing registers the classes with transformers' Auto classes and `pipeline`, so that a saved folder loads from the
+installed package without `trust_remote_code`.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from ._version import __version__
+from .configuration_aigcvqa import (
+    AIGCVQAAestheticConfig,
+    AIGCVQAAlignmentConfig,
+    AIGCVQAConfig,
+    AIGCVQATechnicalConfig,
+)
+from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
+from .pipeline_aigcvqa import AIGCVQAPipeline
+from .processing_aigcvqa import AIGCVQAProcessor
+from .video_processing_aigcvqa import AIGCVQAVideoProcessor
+from .video_reading_aigcvqa import VideoReadError
+
+TASK = "video-quality-assessment"
+
+AutoConfig.register("aigcvqa", AIGCVQAConfig, exist_ok=True)
+AutoModel.register(AIGCVQAConfig, AIGCVQAModel, exist_ok=True)
+AutoVideoProcessor.register(AIGCVQAConfig, AIGCVQAVideoProcessor, exist_ok=True)
+AutoProcessor.register(AIGCVQAConfig, AIGCVQAProcessor, exist_ok=True)
+if TASK not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=AIGCVQAPipeline, pt_model=AutoModel, type="multimodal")
+
+# What `save_pretrained` writes the code of.
+AIGCVQAConfig.register_for_auto_class()
+AIGCVQAModel.register_for_auto_class("AutoModel")
+AIGCVQAVideoProcessor.register_for_auto_class("AutoVideoProcessor")
+AIGCVQAProcessor.register_for_auto_class("AutoProcessor")
+
+__all__ = [
+    "AIGCVQAAestheticConfig",
+    "AIGCVQAAlignmentConfig",
+    "AIGCVQAConfig",
+    "AIGCVQAModel",
+    "AIGCVQAOutput",
+    "AIGCVQAPipeline",
+    "AIGCVQAProcessor",
+    "AIGCVQATechnicalConfig",
+    "AIGCVQAVideoProcessor",
+    "VideoReadError",
+    "__version__",
+]

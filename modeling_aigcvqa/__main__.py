@@ -1,0 +1,8 @@
+"""`python -m modeling_aigcvqa` is the command `aigcvqa`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The alignment branch: BLIP's vision and image-grounded text encoders with a spatial-temporal adapter between them.
+
+Sources: BLIP (Li et al., ICML 2022; https://github.com/salesforce/BLIP, BSD-3-Clause), ImageReward (Xu et al., NeurIPS
+2023; https://github.com/THUDM/ImageReward, Apache-2.0) and ST-Adapter (Pan et al., NeurIPS 2022). The encoders are
+timm's ViT and transformers' BLIP text model; parameter names below `visual_encoder` and `text_encoder` are BLIP's.
+"""
+
+from functools import partial
+
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from transformers import BlipTextConfig, BlipTextModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+class VisionBlock(GradientCheckpointingLayer, Block):
+    """timm's ViT block, under transformers' gradient checkpointing."""
+
+
+class STAdapter(nn.Module):
+    """Spatial-temporal adapter, f(r) = r + act(DWConv3D(r W_down)) W_up (paper eq. 3), the identity at initialisation.
+
+    (B, T, 1 + h w, C) -> the same shape. The class token passes by: it has no place in the grid.
+    """
+
+    def __init__(self, dim: int, hidden_size: int, kernel_size: tuple[int, int, int], activation: str):
+        super().__init__()
+        self.down = nn.Linear(dim, hidden_size)
+        padding = tuple(size // 2 for size in kernel_size)
+        self.conv = nn.Conv3d(hidden_size, hidden_size, tuple(kernel_size), padding=padding, groups=hidden_size)
+        self.conv.init_std = 0.0  # as published: with no output of the convolution the adapter is the identity
+        self.act = ACT2FN[activation]
+        self.up = nn.Linear(hidden_size, dim)
+
+    def forward(self, tokens: Tensor, height: int) -> Tensor:
+        hidden = rearrange(self.down(tokens[:, :, 1:]), "b t (h w) c -> b c t h w", h=height)
+        hidden = rearrange(self.act(self.conv(hidden)), "b c t h w -> b t (h w) c")
+        return tokens + F.pad(self.up(hidden), (0, 0, 1, 0))
+
+
+class RewardHead(nn.Sequential):
+    """ImageReward's head: linear layers without activations. (..., in_features) -> (..., 1)."""
+
+    def __init__(self, in_features: int, hidden_sizes: tuple[int, ...], dropouts: tuple[float, ...]):
+        layers = []
+        for size, rate in zip(hidden_sizes, dropouts):
+            layers.append(nn.Linear(in_features, size))
+            if rate > 0:
+                layers.append(nn.Dropout(rate))
+            in_features = size
+        super().__init__(*layers, nn.Linear(in_features, 1))
+        for layer in self:
+            if isinstance(layer, nn.Linear):  # linear layers in a row: keep the variance
+                layer.init_std = layer.in_features**-0.5
+
+
+class AlignmentBackbone(nn.Module):
+    """Vision encoder a frame, adapter, one image-grounded text pass over the tokens of all frames (paper section 3.2).
+
+    Args: as the fields of the same names of `AIGCVQAAlignmentConfig`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch_size: int = 16,
+        vision_hidden_size: int = 1024,
+        vision_num_hidden_layers: int = 24,
+        vision_num_attention_heads: int = 16,
+        vision_mlp_ratio: float = 4.0,
+        vision_layer_norm_eps: float = 1e-6,
+        vision_drop_path_rate: float = 0.0,
+        vocab_size: int = 30524,
+        text_hidden_size: int = 768,
+        text_num_hidden_layers: int = 12,
+        text_num_attention_heads: int = 12,
+        text_intermediate_size: int = 3072,
+        text_dropout: float = 0.0,
+        max_position_embeddings: int = 512,
+        pad_token_id: int = 0,
+        adapter: str | None = "st_adapter",
+        adapter_hidden_size: int = 384,
+        adapter_kernel_size: tuple[int, int, int] = (3, 3, 3),
+        adapter_activation: str = "gelu",
+    ):
+        super().__init__()
+        self.image_size = image_size
+        self.grid_height = image_size // patch_size
+        self.num_features = text_hidden_size
+        self.visual_encoder = VisionTransformer(
+            img_size=image_size,
+            patch_size=patch_size,
+            embed_dim=vision_hidden_size,
+            depth=vision_num_hidden_layers,
+            num_heads=vision_num_attention_heads,
+            mlp_ratio=vision_mlp_ratio,
+            drop_path_rate=vision_drop_path_rate,
+            norm_layer=partial(nn.LayerNorm, eps=vision_layer_norm_eps),
+            block_fn=VisionBlock,
+            num_classes=0,
+            global_pool="",
+            weight_init="skip",
+        )
+        self.adapter = (
+            STAdapter(vision_hidden_size, adapter_hidden_size, adapter_kernel_size, adapter_activation)
+            if adapter
+            else None
+        )
+        # is_decoder creates the cross-attention; the forward stays bidirectional. 12 heads are BLIP's own number.
+        self.text_encoder = BlipTextModel(
+            BlipTextConfig(
+                vocab_size=vocab_size,
+                hidden_size=text_hidden_size,
+                encoder_hidden_size=vision_hidden_size,
+                intermediate_size=text_intermediate_size,
+                num_hidden_layers=text_num_hidden_layers,
+                num_attention_heads=text_num_attention_heads,
+                max_position_embeddings=max_position_embeddings,
+                hidden_dropout_prob=text_dropout,
+                attention_probs_dropout_prob=text_dropout,
+                pad_token_id=pad_token_id,
+                is_decoder=True,
+                use_cache=False,
+                attn_implementation="eager",  # the only one that BLIP has
+            ),
+            add_pooling_layer=False,
+        )
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, H, W), CLIP-normalised -> tokens after the adapter (B, T, 1 + patches, vision_hidden_size)."""
+        tokens = self.visual_encoder.forward_features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
+
+    def encode_text(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Position 0 of the text grounded in `tokens` (B, N, C); ids and mask (B, L) -> (B, num_features)."""
+        output = self.text_encoder(
+            input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=tokens, return_dict=True
+        )
+        return output.last_hidden_state[:, 0]
+
+    def forward(self, frames: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T, 3, H, W), CLIP-normalised, and prompts (B, L) -> (B, P, num_features).
+
+        P = 1 with the adapter (the tokens of all frames joined), P = T without it (one text pass a frame).
+        """
+        tokens = self.encode_frames(frames)
+        if self.adapter is not None:
+            return self.encode_text(rearrange(tokens, "b t n c -> b (t n) c"), input_ids, attention_mask)[:, None]
+        frames_per_clip = tokens.shape[1]
+        per_frame = self.encode_text(
+            rearrange(tokens, "b t n c -> (b t) n c"),
+            repeat(input_ids, "b l -> (b t) l", t=frames_per_clip),
+            repeat(attention_mask, "b l -> (b t) l", t=frames_per_clip),
+        )
+        return rearrange(per_frame, "(b t) c -> b t c", t=frames_per_clip)

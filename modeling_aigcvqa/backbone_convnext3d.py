@@ -1,0 +1,98 @@
+"""ConvNeXt 3D, the aesthetic branch's backbone.
+
+Architecture: ConvNeXt (Liu et al., CVPR 2022; https://github.com/facebookresearch/ConvNeXt, MIT) inflated in time as
+DOVER does (Wu et al., ICCV 2023). Parameter names are those of the published checkpoints.
+"""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import DropPath, calculate_drop_path_rates
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+Size3D = tuple[int, int, int]
+
+
+class ChannelsFirstLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (B, C, T, H, W)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+
+
+class ConvNeXtBlock3D(GradientCheckpointingLayer):
+    """Depthwise (temporal, 7, 7) convolution, pointwise MLP with layer scale, residual. Keeps (B, C, T, H, W)."""
+
+    def __init__(self, dim: int, temporal_kernel: int, layer_scale: float, drop_path: float):
+        super().__init__()
+        self.dwconv = nn.Conv3d(
+            dim, dim, kernel_size=(temporal_kernel, 7, 7), padding=(temporal_kernel // 2, 3, 3), groups=dim
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.layer_scale = layer_scale  # the initial value of gamma
+        self.gamma = nn.Parameter(self.norm.weight.new_full((dim,), layer_scale))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.norm(rearrange(self.dwconv(features), "b c t h w -> b t h w c"))
+        hidden = self.gamma * self.pwconv2(self.act(self.pwconv1(hidden)))
+        return features + self.drop_path(rearrange(hidden, "b t h w c -> b c t h w"))
+
+
+class ConvNeXt3D(nn.Module):
+    """ConvNeXt 3D backbone. (B, 3, T, H, W), ImageNet-normalised -> features (B, T/2, H/32, W/32, `num_features`).
+
+    An odd number of frames is completed by the last one.
+
+    Args:
+        patch_size: (time, height, width) of the stem, in pixels; the later stages halve height and width.
+        depths, hidden_sizes: one value a stage.
+        temporal_kernel_sizes: taken in turn by the blocks of a stage.
+        layer_scale_init_value: initial value of every block's layer scale.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+    """
+
+    def __init__(
+        self,
+        patch_size: Size3D = (2, 4, 4),
+        depths: tuple[int, ...] = (3, 3, 9, 3),
+        hidden_sizes: tuple[int, ...] = (96, 192, 384, 768),
+        temporal_kernel_sizes: tuple[int, ...] = (1, 3, 1),
+        layer_scale_init_value: float = 1e-6,
+        drop_path_rate: float = 0.0,
+        in_channels: int = 3,
+    ):
+        super().__init__()
+        self.num_features = hidden_sizes[-1]
+        self.frames_per_patch = patch_size[0]
+        stem = nn.Conv3d(in_channels, hidden_sizes[0], kernel_size=tuple(patch_size), stride=tuple(patch_size))
+        self.downsample_layers = nn.ModuleList([nn.Sequential(stem, ChannelsFirstLayerNorm(hidden_sizes[0], eps=1e-6))])
+        for dim, next_dim in pairwise(hidden_sizes):
+            halve = nn.Conv3d(dim, next_dim, kernel_size=(1, 2, 2), stride=(1, 2, 2))
+            self.downsample_layers.append(nn.Sequential(ChannelsFirstLayerNorm(dim, eps=1e-6), halve))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    ConvNeXtBlock3D(
+                        dim, temporal_kernel_sizes[index % len(temporal_kernel_sizes)], layer_scale_init_value, rate
+                    )
+                    for index, rate in enumerate(rates)
+                )
+            )
+            for dim, rates in zip(hidden_sizes, calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True))
+        )
+        self.norm = nn.LayerNorm(self.num_features, eps=1e-6)
+
+    def forward(self, video: Tensor) -> Tensor:
+        missing = -video.shape[2] % self.frames_per_patch
+        if missing:
+            video = F.pad(video, (0, 0, 0, 0, 0, missing), mode="replicate")
+        features = video
+        for downsample, stage in zip(self.downsample_layers, self.stages):
+            features = stage(downsample(features))
+        return self.norm(rearrange(features, "b c t h w -> b t h w c"))

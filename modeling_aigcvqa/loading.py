@@ -1,0 +1,111 @@
+"""Load a model with its processor for scoring, from the installed package's own code: nothing is executed from folders.
+
+Not shipped by `save_pretrained`.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from .configuration_aigcvqa import AIGCVQAConfig
+from .modeling_aigcvqa import AIGCVQAModel
+from .pipeline_aigcvqa import AIGCVQAPipeline
+from .presets import default_processor, untrained_model
+from .processing_aigcvqa import AIGCVQAProcessor
+
+SHIPPED = "small"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_pipeline(
+    model: str = SHIPPED, branches: list[str] | None = None, device: str = "auto", dtype: str = "auto"
+) -> AIGCVQAPipeline:
+    """A pipeline that scores with `model`.
+
+    Args:
+        model: folder or Hub id of a model, or "small" for the one inside the package.
+        branches: the branches to build, a subset of the model's; None for all.
+        device: "cpu", "cuda", ...; "auto" for a GPU where there is one.
+        dtype: "float32", "bfloat16", "float16"; "auto" for that of the saved weights.
+
+    Raises:
+        ValueError: for a folder that holds no AIGC-VQA model, a branch that the model lacks, an unknown dtype.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: expected one of {['auto', *DTYPES]}.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if model == SHIPPED:
+        loaded, processor = _shipped(branches)
+    else:
+        loaded, processor = _load(model, branches)
+    if dtype != "auto":
+        loaded = loaded.to(DTYPES[dtype])
+    return AIGCVQAPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
+
+
+def _shipped(branches: list[str] | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
+    model = untrained_model(SHIPPED)
+    config = _with_branches(model.config, branches, SHIPPED)
+    chosen = AIGCVQAModel(config)
+    chosen.load_state_dict({key: value for key, value in model.state_dict().items() if key in chosen.state_dict()})
+    return chosen, default_processor(config)
+
+
+def _load(model: str, branches: list[str] | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
+    if Path(model).exists():
+        _check_folder(Path(model))
+    config = _with_branches(AIGCVQAConfig.from_pretrained(model), branches, model)
+    with _quiet():
+        loaded, info = AIGCVQAModel.from_pretrained(model, config=config, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(f"'{model}' lacks the weights {sorted(info['missing_keys'])[:3]}; export or convert it again.")
+    processor = AIGCVQAProcessor.from_pretrained(model)
+    processor.requires_prompt = "alignment" in config.branches
+    return loaded, processor
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No loading report and no progress bar: weights of branches left out are no cause for a warning."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what is no model before transformers does, with a message that says what to pass instead."""
+    remedy = f"pass a folder written by save_pretrained, a Hub id, or {SHIPPED!r}."
+    if not folder.is_dir():
+        raise ValueError(f"model '{folder}' is a file; {remedy}")
+    config = folder / "config.json"
+    if not config.exists():
+        raise ValueError(f"the folder '{folder}' is no model: it has no config.json; {remedy}")
+    try:
+        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"'{config}' is not a JSON object ({error}); {remedy}") from error
+    if model_type != "aigcvqa":
+        raise ValueError(f"'{folder}' holds a model of type {model_type!r}, not 'aigcvqa'; {remedy}")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"'{folder}' has no weights (*.safetensors); {remedy}")
+
+
+def _with_branches(config: AIGCVQAConfig, branches: list[str] | None, model: str) -> AIGCVQAConfig:
+    if branches is None:
+        return config
+    chosen = AIGCVQAConfig(**{**config.to_dict(), "branches": branches})  # refuses unknown names
+    missing = [branch for branch in chosen.branches if branch not in config.branches]
+    if missing:
+        raise ValueError(f"model '{model}' has no branch {missing}; it has {config.branches}.")
+    return chosen

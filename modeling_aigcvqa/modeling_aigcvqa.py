@@ -1,0 +1,271 @@
+"""AIGC-VQA: three branches, their heads, late fusion (Lu et al., CVPR Workshops 2024, figure 2)."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .alignment_aigcvqa import AlignmentBackbone, RewardHead
+from .backbone_convnext3d import ConvNeXt3D, ConvNeXtBlock3D
+from .backbone_swin3d import SwinTransformer3D, WindowAttention3D
+from .configuration_aigcvqa import AIGCVQAConfig
+from .loss_aigcvqa import quality_loss
+
+# The pipeline is imported so that it travels with the model: `save_pretrained` copies this file's relative imports,
+# also when the model itself was loaded from such a copy.
+from .pipeline_aigcvqa import AIGCVQAPipeline  # noqa: F401
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass
+class AIGCVQAOutput(ModelOutput):
+    """Scores by name, higher is better; a branch that is not built gives None. All float32.
+
+    Args:
+        loss: where `mos` was given, scalar.
+        quality_score: sum of the branches' scores (B,).
+        technical_score, aesthetic_score, alignment_score: (B,).
+        technical_map, aesthetic_map: scores by place (B, T/2, 7, 7); each score is the mean of its map.
+    """
+
+    loss: Tensor | None = None
+    quality_score: Tensor | None = None
+    technical_score: Tensor | None = None
+    aesthetic_score: Tensor | None = None
+    alignment_score: Tensor | None = None
+    technical_map: Tensor | None = None
+    aesthetic_map: Tensor | None = None
+
+
+class VQAHead(nn.Module):
+    """A score at every position: (B, T, H, W, C) -> (B, T, H, W).
+
+    Two linear layers, stored as the 1 x 1 x 1 convolutions that the published checkpoints (FAST-VQA, DOVER) hold.
+    """
+
+    def __init__(self, in_features: int, hidden_size: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc_hid = nn.Conv3d(in_features, hidden_size, 1)
+        self.fc_last = nn.Conv3d(hidden_size, 1, 1)
+        self.act = nn.GELU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.fc_hid(self.dropout(features).permute(0, 4, 1, 2, 3))
+        return self.fc_last(self.dropout(self.act(hidden)))[:, 0]
+
+
+def _in_float32(head: nn.Module, features: Tensor) -> Tensor:
+    """The head's output in float32, also under autocast: half precision would round scores to three digits."""
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.to(next(head.parameters()).dtype)).float()
+
+
+class AIGCVQAPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation."""
+
+    config_class = AIGCVQAConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values_resized"
+    input_modalities = ("video", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["SwinTransformerBlock3D", "ConvNeXtBlock3D", "VisionBlock", "BlipTextLayer", "STAdapter"]
+    _keep_in_fp32_modules_strict = ["technical_head", "aesthetic_head", "alignment_head"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal weights (a module's `init_std` overrides the width), zero biases.
+
+        Only a module's own parameters are set here: transformers passes over modules without any in code that is not
+        its own.
+        """
+        std = getattr(module, "init_std", self.config.initializer_range)
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            init.trunc_normal_(module.weight, std=std) if std else init.zeros_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, WindowAttention3D):
+            init.trunc_normal_(module.relative_position_bias_table, std=std)
+            if module.fragment_position_bias_table is not None:
+                init.trunc_normal_(module.fragment_position_bias_table, std=std)
+        elif isinstance(module, ConvNeXtBlock3D):
+            init.constant_(module.gamma, module.layer_scale)
+        elif isinstance(module, VisionTransformer):
+            init.trunc_normal_(module.pos_embed, std=std)
+            init.trunc_normal_(module.cls_token, std=std)
+
+
+class AIGCVQAModel(AIGCVQAPreTrainedModel):
+    """Scores of a generated video and its prompt, the branches of `config.branches` and their sum."""
+
+    def __init__(self, config: AIGCVQAConfig):
+        super().__init__(config)
+        if "technical" in config.branches:
+            part = config.technical_config
+            self.technical_backbone = SwinTransformer3D(
+                patch_size=part.patch_size,
+                embed_dim=part.embed_dim,
+                depths=part.depths,
+                num_heads=part.num_heads,
+                window_size=part.window_size,
+                fragment_bias=part.fragment_bias,
+                mlp_ratio=part.mlp_ratio,
+                drop_path_rate=part.drop_path_rate,
+            )
+            self.technical_head = VQAHead(
+                self.technical_backbone.num_features, part.head_hidden_size, part.head_dropout
+            )
+        if "aesthetic" in config.branches:
+            part = config.aesthetic_config
+            self.aesthetic_backbone = ConvNeXt3D(
+                patch_size=part.patch_size,
+                depths=part.depths,
+                hidden_sizes=part.hidden_sizes,
+                temporal_kernel_sizes=part.temporal_kernel_sizes,
+                layer_scale_init_value=part.layer_scale_init_value,
+                drop_path_rate=part.drop_path_rate,
+            )
+            self.aesthetic_head = VQAHead(
+                self.aesthetic_backbone.num_features, part.head_hidden_size, part.head_dropout
+            )
+        if "alignment" in config.branches:
+            part = config.alignment_config
+            self.alignment_backbone = AlignmentBackbone(
+                image_size=part.image_size,
+                patch_size=part.patch_size,
+                vision_hidden_size=part.vision_hidden_size,
+                vision_num_hidden_layers=part.vision_num_hidden_layers,
+                vision_num_attention_heads=part.vision_num_attention_heads,
+                vision_mlp_ratio=part.vision_mlp_ratio,
+                vision_layer_norm_eps=part.vision_layer_norm_eps,
+                vision_drop_path_rate=part.vision_drop_path_rate,
+                vocab_size=part.vocab_size,
+                text_hidden_size=part.text_hidden_size,
+                text_num_hidden_layers=part.text_num_hidden_layers,
+                text_num_attention_heads=part.text_num_attention_heads,
+                text_intermediate_size=part.text_intermediate_size,
+                text_dropout=part.text_dropout,
+                max_position_embeddings=part.max_position_embeddings,
+                pad_token_id=part.pad_token_id,
+                adapter=part.adapter,
+                adapter_hidden_size=part.adapter_hidden_size,
+                adapter_kernel_size=part.adapter_kernel_size,
+                adapter_activation=part.adapter_activation,
+            )
+            self.alignment_head = RewardHead(
+                self.alignment_backbone.num_features, part.head_hidden_sizes, part.head_dropouts
+            )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        if "alignment" not in self.config.branches:
+            raise NotImplementedError("this model has no text encoder: 'alignment' is not in config.branches.")
+        return self.alignment_backbone.text_encoder.get_input_embeddings()
+
+    def forward(
+        self,
+        pixel_values_fragments: Tensor | None = None,
+        pixel_values_resized: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        mos: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> AIGCVQAOutput | tuple:
+        """Score a batch.
+
+        Args:
+            pixel_values_fragments: (B, T, 3, H, W), ImageNet-normalised; for the technical branch.
+            pixel_values_resized: (B, T, 3, H, W), ImageNet-normalised; for the aesthetic and alignment branches.
+            input_ids, attention_mask: the prompt (B, L); for the alignment branch. No mask: every token counts.
+            mos: labels (B,) on the scale that the scores shall have. Gives `loss`: eq. 6 and 7 on the quality score
+                and, where several branches are built, on every branch's score (paper, stage 3).
+            return_dict: False for a tuple.
+
+        Raises:
+            ValueError: where a built branch lacks its input or a shape is not the one named above.
+        """
+        outputs = AIGCVQAOutput()
+        if "technical" in self.config.branches:
+            outputs.technical_map = self._score_map("technical", pixel_values_fragments)
+            outputs.technical_score = outputs.technical_map.mean((1, 2, 3))
+        if "aesthetic" in self.config.branches:
+            outputs.aesthetic_map = self._score_map("aesthetic", pixel_values_resized)
+            outputs.aesthetic_score = outputs.aesthetic_map.mean((1, 2, 3))
+        if "alignment" in self.config.branches:
+            outputs.alignment_score = self._score_alignment(pixel_values_resized, input_ids, attention_mask)
+        scores = [getattr(outputs, f"{branch}_score") for branch in self.config.branches]
+        outputs.quality_score = torch.stack(scores).sum(0)
+        if mos is not None:
+            outputs.loss = self._loss(scores, outputs.quality_score, mos)
+        return outputs if return_dict in (None, True) else outputs.to_tuple()
+
+    def _score_map(self, branch: str, pixel_values: Tensor | None) -> Tensor:
+        """(B, T, 3, H, W) -> the branch's map (B, T/2, H/32, W/32)."""
+        name = {"technical": "pixel_values_fragments", "aesthetic": "pixel_values_resized"}[branch]
+        self._check_video(branch, name, pixel_values)
+        features = getattr(self, f"{branch}_backbone")(pixel_values.to(self.dtype).transpose(1, 2))
+        part = getattr(self.config, f"{branch}_config")
+        return part.score_scale * _in_float32(getattr(self, f"{branch}_head"), features) + part.score_shift
+
+    def _score_alignment(
+        self, pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None
+    ) -> Tensor:
+        """(B, T, 3, H, W) and (B, L) -> (B,); without the adapter the mean of the frames' scores."""
+        self._check_video("alignment", "pixel_values_resized", pixel_values)
+        part = self.config.alignment_config
+        if pixel_values.shape[-2:] != (part.image_size, part.image_size):
+            raise ValueError(
+                f"pixel_values_resized has frames of {tuple(pixel_values.shape[-2:])}; the alignment branch takes "
+                f"{part.image_size} x {part.image_size}. Set the processor's size to that."
+            )
+        if input_ids is None:
+            raise ValueError("the alignment branch needs input_ids; pass the prompt to the processor as text=...")
+        if input_ids.ndim != 2 or input_ids.shape[0] != pixel_values.shape[0]:
+            raise ValueError(
+                f"input_ids must be (B, L) with one prompt a clip (got {tuple(input_ids.shape)} for "
+                f"{pixel_values.shape[0]} clips)."
+            )
+        if input_ids.shape[1] > part.max_position_embeddings:
+            raise ValueError(
+                f"input_ids has {input_ids.shape[1]} tokens, above max_position_embeddings="
+                f"{part.max_position_embeddings}; let the processor truncate the prompt."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        frames = imagenet_to_clip(pixel_values).to(self.dtype)
+        features = self.alignment_backbone(frames, input_ids, attention_mask)
+        scores = _in_float32(self.alignment_head, features)[..., 0].mean(1)
+        return part.score_scale * scores + part.score_shift
+
+    def _check_video(self, branch: str, name: str, pixel_values: Tensor | None) -> None:
+        if pixel_values is None:
+            raise ValueError(f"the {branch} branch needs {name}; pass videos=... to the processor.")
+        if pixel_values.ndim != 5 or pixel_values.shape[2] != 3 or 0 in pixel_values.shape:
+            raise ValueError(f"{name} must be (B, T, 3, H, W) (got {tuple(pixel_values.shape)}).")
+
+    def _loss(self, scores: list[Tensor], quality: Tensor, mos: Tensor) -> Tensor:
+        weights = (self.config.plcc_loss_weight, self.config.rank_loss_weight)
+        terms = [quality] if len(scores) == 1 else [quality, *scores]
+        mos = torch.as_tensor(mos, device=quality.device)
+        return torch.stack([quality_loss(term, mos, *weights) for term in terms]).sum()
+
+
+def imagenet_to_clip(pixel_values: Tensor) -> Tensor:
+    """ImageNet-normalised frames (..., 3, H, W) as CLIP-normalised ones, float32."""
+    scale = [std / clip_std for std, clip_std in zip(IMAGENET_STD, CLIP_STD)]
+    shift = [(mean - clip_mean) / clip_std for mean, clip_mean, clip_std in zip(IMAGENET_MEAN, CLIP_MEAN, CLIP_STD)]
+    pixel_values = pixel_values.float()
+    return pixel_values * pixel_values.new_tensor(scale)[:, None, None] + pixel_values.new_tensor(shift)[:, None, None]
+
+
+__all__ = ["AIGCVQAModel", "AIGCVQAOutput", "AIGCVQAPreTrainedModel"]

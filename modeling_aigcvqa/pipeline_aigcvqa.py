@@ -1,0 +1,119 @@
+"""`pipeline("video-quality-assessment", ...)`: videos with prompts in, named scores out."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
+ON_ERROR = ("raise", "return")
+
+
+class AIGCVQAPipeline(Pipeline):
+    """Scores of generated videos.
+
+    Call it with one `{"video": ..., "prompt": ...}` or with a list, generator or dataset of them (other keys are left
+    alone). Gives a dict of floats for each, of the branches that the model has: `quality_score`, `technical_score`,
+    `aesthetic_score`, `alignment_score`, higher is better.
+
+    Args of a call (or of `pipeline(...)`):
+        batch_size, num_workers: as in every pipeline.
+        on_error: "raise" (default), or "return" for `{"error": message}` in the place of an item that cannot be read;
+            the items beside it in the batch are scored as ever.
+        num_frames, fragment_sampling, seed, max_length, ...: options of the processor.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def _sanitize_parameters(self, on_error: str | None = None, **processor_options: Any):
+        preprocess: dict[str, Any] = {}
+        if on_error is not None:
+            if on_error not in ON_ERROR:
+                raise ValueError(f"on_error={on_error!r}: expected one of {list(ON_ERROR)}.")
+            preprocess["on_error"] = on_error
+        if processor_options:
+            preprocess["processor_options"] = processor_options
+        return preprocess, {}, {}
+
+    def __call__(self, inputs: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any):
+        """Scores of one item (dict), of a list (list), or of any other iterable (iterator, lazily)."""
+        preprocess = {**self._preprocess_params, **self._sanitize_parameters(**kwargs)[0]}
+        num_workers = num_workers if num_workers is not None else self._num_workers or 0
+        batch_size = batch_size if batch_size is not None else self._batch_size or 1
+        if isinstance(inputs, dict):
+            return next(self._scores([inputs], 0, 1, preprocess))
+        if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
+            raise TypeError(f'expected {{"video": ..., "prompt": ...}} or many of them (got {type(inputs).__name__}).')
+        scores = self._scores(inputs, num_workers, batch_size, preprocess)
+        return list(scores) if isinstance(inputs, list | tuple) else scores
+
+    def _scores(self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict) -> Iterator[dict]:
+        sized = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+        items = (PipelineDataset if sized or isinstance(inputs, Dataset) else PipelineIterator)(
+            inputs, self.preprocess, preprocess
+        )
+        loader = DataLoader(
+            items, batch_size=batch_size, num_workers=num_workers if sized else min(num_workers, 1), collate_fn=list
+        )
+        for batch in loader:
+            yield from self.postprocess(self.forward(batch))
+
+    def preprocess(self, item: dict, on_error: str = "raise", processor_options: dict | None = None) -> dict:
+        """`{"video", "prompt"}` -> the model's inputs for one clip, or `{"error"}`."""
+        try:
+            if not isinstance(item, dict) or "video" not in item:
+                raise ValueError(f'expected {{"video": ..., "prompt": ...}} (got {_describe(item)}).')
+            prompt = item.get("prompt")
+            if prompt is None and self.processor.requires_prompt:
+                raise ValueError(f'the item has no "prompt", which the alignment branch needs (got {_describe(item)}).')
+            return dict(self.processor(videos=[item["video"]], text=prompt, **(processor_options or {})))
+        except (ValueError, TypeError, OSError) as error:
+            if on_error == "raise":
+                raise
+            return {"error": str(error)}
+
+    def _forward(self, batch: list[dict]) -> list[dict]:
+        """Score the items that could be read, in one pass where their shapes agree."""
+        results: list[dict] = [dict(item) if "error" in item else {} for item in batch]
+        by_shape: dict[tuple, list[int]] = {}
+        for index, item in enumerate(batch):
+            if "error" not in item:
+                by_shape.setdefault(tuple(item["pixel_values_fragments"].shape), []).append(index)
+        for indices in by_shape.values():
+            outputs = self.model(**_collate([batch[index] for index in indices]))
+            for row, index in enumerate(indices):
+                results[index] = {name: outputs[name][row] for name in SCORES if outputs.get(name) is not None}
+        return results
+
+    def postprocess(self, results: list[dict]) -> list[dict]:
+        return [
+            {name: value if name == "error" else float(value) for name, value in result.items()} for result in results
+        ]
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """The base class saves no processor and loses the code of a pipeline that came from a folder; this does not."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+
+def _describe(item: Any) -> str:
+    return f"the keys {sorted(item)}" if isinstance(item, dict) else type(item).__name__
+
+
+def _collate(items: list[dict]) -> dict[str, torch.Tensor]:
+    """Clips of one shape as a batch; prompts are padded with 0, which the attention mask hides."""
+    batch = {}
+    for name in items[0]:
+        values = [item[name][0] for item in items]
+        if name in ("input_ids", "attention_mask"):
+            batch[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+        else:
+            batch[name] = torch.stack(values)
+    return batch

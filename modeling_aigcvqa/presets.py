@@ -1,0 +1,57 @@
+"""Models and processors that the installed package can make without a download. Not shipped by `save_pretrained`."""
+
+from pathlib import Path
+
+import torch
+from transformers import BertTokenizer
+
+from .configuration_aigcvqa import AIGCVQAConfig
+from .modeling_aigcvqa import AIGCVQAModel
+from .processing_aigcvqa import AIGCVQAProcessor
+from .video_processing_aigcvqa import AIGCVQAVideoProcessor
+
+VOCABULARY = Path(__file__).parent / "assets" / "vocab.txt"
+# ImageReward cuts prompts at 35 tokens; BERT's positions go to 512, and prompts of today's generators to some 200.
+MAX_PROMPT_TOKENS = 256
+PRESETS = {"full": AIGCVQAConfig, "small": AIGCVQAConfig.small}
+UNTRAINED_NOTE = "The weights of this model are untrained (random): its scores say nothing about quality."
+
+
+def default_tokenizer(max_length: int = MAX_PROMPT_TOKENS) -> BertTokenizer:
+    """BERT-uncased with [DEC] (30522) and [ENC] (30523), the vocabulary of BLIP and ImageReward."""
+    tokens = VOCABULARY.read_text(encoding="utf-8").splitlines()
+    tokenizer = BertTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)}, do_lower_case=True, model_max_length=max_length
+    )
+    tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return tokenizer
+
+
+def default_processor(config: AIGCVQAConfig) -> AIGCVQAProcessor:
+    """The processor that fits `config`."""
+    part = config.alignment_config
+    return AIGCVQAProcessor(
+        AIGCVQAVideoProcessor(size={"height": part.image_size, "width": part.image_size}),
+        default_tokenizer(min(MAX_PROMPT_TOKENS, part.max_position_embeddings)),
+        requires_prompt="alignment" in config.branches,
+    )
+
+
+def untrained_model(preset: str = "small", seed: int = 0) -> AIGCVQAModel:
+    """A randomly initialised model in eval mode; its config says so in `weights_note`."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: expected one of {list(PRESETS)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AIGCVQAModel(PRESETS[preset](weights_note=UNTRAINED_NOTE)).eval()
+
+
+def save_model_folder(model: AIGCVQAModel, processor: AIGCVQAProcessor, folder: str | Path, **options) -> Path:
+    """One folder that the Auto classes and `pipeline` load: weights, config, processor, tokenizer, code.
+
+    Options go to the model's `save_pretrained` (`max_shard_size`, ...).
+    """
+    model.save_pretrained(folder, **options)
+    processor.save_pretrained(folder)
+    return Path(folder)

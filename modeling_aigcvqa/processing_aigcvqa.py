@@ -1,0 +1,111 @@
+"""The processor of AIGC-VQA: videos and prompts in, everything that the model takes out."""
+
+from typing import Any
+
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessorMixin, TextKwargs
+from transformers.utils import logging
+
+from .video_processing_aigcvqa import AIGCVQAVideoProcessor  # noqa: F401 (travels with the processor)
+from .video_reading_aigcvqa import split_batch
+
+logger = logging.get_logger(__name__)
+
+
+TEXT_DEFAULTS = {"padding": True, "truncation": True, "return_token_type_ids": False}
+
+
+class AIGCVQAProcessor(ProcessorMixin):
+    """One decode, two views and the tokens of the prompt.
+
+    Args:
+        video_processor: an `AIGCVQAVideoProcessor`.
+        tokenizer: BERT-uncased with [DEC] and [ENC], as BLIP has it; a prompt starts with [CLS] as in ImageReward. Its
+            `model_max_length` is the longest prompt in tokens.
+        requires_prompt: whether empty prompts are refused; False for a model without the alignment branch.
+    """
+
+    def __init__(self, video_processor=None, tokenizer=None, requires_prompt: bool = True, chat_template=None):
+        self.requires_prompt = requires_prompt
+        super().__init__(video_processor, tokenizer, chat_template=chat_template)
+
+    def __call__(
+        self, videos: Any = None, text: str | list[str] | None = None, return_tensors: str = "pt", **kwargs: Any
+    ) -> BatchFeature:
+        """Process a video and its prompt, or a batch of both.
+
+        Args:
+            videos: one video or a list of them, in any form that `read_video` takes. None for the tokens alone.
+            text: the prompt of each video. None for the views alone.
+            return_tensors: "pt" or "np".
+            kwargs: options of the video processor (`num_frames`, `fragment_sampling`, `seed`, `device`, ...) and of the
+                tokenizer (`max_length`, ...).
+
+        Returns:
+            `pixel_values_fragments`, `pixel_values_resized` (B, T, 3, 224, 224), `input_ids`, `attention_mask` (B, L).
+
+        Raises:
+            ValueError: no input, as many prompts as videos not given, an empty prompt, a video that cannot be read.
+        """
+        if videos is None and text is None:
+            raise ValueError("nothing to process; pass videos=..., text=... or both.")
+        text_options, video_options = self._split_options(kwargs)
+        data = {}
+        if text is not None:  # first: it is cheap, and its errors need no decoding
+            prompts = [text] if isinstance(text, str) else list(text)
+            if videos is not None:
+                videos = split_batch(videos)
+                if len(prompts) != len(videos):
+                    raise ValueError(f"{len(prompts)} prompts for {len(videos)} videos; pass one prompt a video.")
+            data.update(self._tokenize(prompts, {**text_options, "return_tensors": return_tensors}))
+        if videos is not None:
+            data.update(self.video_processor(videos, return_tensors=return_tensors, **video_options))
+        return BatchFeature(data)
+
+    def _split_options(self, options: dict) -> tuple[dict, dict]:
+        """Options by whom they are for. Not the base class's merge: it copies a `generator`, which then repeats."""
+        video_names = set(self.video_processor.valid_kwargs.__annotations__)
+        text, videos = dict(TEXT_DEFAULTS), {}
+        for name, value in options.items():
+            if name in video_names:
+                videos[name] = value
+            elif name in TextKwargs.__annotations__:
+                text[name] = value
+            else:
+                raise TypeError(
+                    f"AIGCVQAProcessor has no option {name!r}; it takes {sorted(video_names)} and the tokenizer's."
+                )
+        return text, videos
+
+    def _tokenize(self, prompts: list[str], options: dict) -> BatchFeature:
+        for index, prompt in enumerate(prompts):
+            if not isinstance(prompt, str):
+                raise TypeError(f"text[{index}] is {type(prompt).__name__}; a prompt is a str.")
+            if self.requires_prompt and not prompt.strip():
+                raise ValueError(
+                    f"text[{index}]={prompt!r} is empty: the alignment branch scores a video against its prompt. Pass "
+                    "the prompt, or build the model without 'alignment' in its branches."
+                )
+        limit = options.get("max_length") or self.tokenizer.model_max_length
+        if options["truncation"]:
+            options = {**options, "max_length": limit}
+            self._warn_of_cuts(prompts, limit)
+        return self.tokenizer(prompts, **options)
+
+    def _warn_of_cuts(self, prompts: list[str], limit: int) -> None:
+        whole = self.tokenizer(prompts, truncation=False, verbose=False, return_token_type_ids=False)["input_ids"]
+        for prompt, tokens in zip(prompts, whole):
+            if len(tokens) > limit:
+                cut = self.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
+                logger.warning_once(
+                    f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}; not read by the alignment branch: "
+                    f"...{cut!r} (prompt: {prompt[:60]!r}...). Said once; shorten prompts or raise max_length."
+                )
+                return
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*self.video_processor.model_input_names, "input_ids", "attention_mask"]
+
+
+__all__ = ["AIGCVQAProcessor"]

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from transformers.utils import logging
+
+from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAProcessor
+from modeling_aigcvqa.presets import default_processor, default_tokenizer
+from tests.conftest import moving_gradient
+
+CLIP = moving_gradient(4, 224, 224)
+
+
+def test_tokens_are_bert_s_with_the_two_of_blip():
+    tokenizer = default_tokenizer()
+    assert len(tokenizer) == 30524
+    assert tokenizer.convert_tokens_to_ids(["[PAD]", "[CLS]", "[SEP]", "[DEC]", "[ENC]"]) == [0, 101, 102, 30522, 30523]
+    # The ids that BERT's published tokenizer gives.
+    assert tokenizer("Hello, World!")["input_ids"] == [101, 7592, 1010, 2088, 999, 102]
+
+
+def test_a_batch(processor):
+    inputs = processor(videos=[CLIP, CLIP], text=["a", "a longer prompt"])
+    assert set(inputs) == set(processor.model_input_names)
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (2, 5)
+    assert inputs["attention_mask"].tolist()[0] == [1, 1, 1, 0, 0]
+    assert inputs["pixel_values_fragments"].shape == (2, 16, 3, 224, 224)
+
+
+def test_views_or_tokens_alone(processor):
+    assert set(processor(videos=CLIP)) == {"pixel_values_fragments", "pixel_values_resized"}
+    assert set(processor(text="a prompt")) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize(
+    ("videos", "text", "error", "message"),
+    [
+        (None, None, ValueError, "nothing to process"),
+        ([CLIP], ["one", "two"], ValueError, "2 prompts for 1 videos"),
+        ([CLIP, CLIP], "one", ValueError, "1 prompts for 2 videos"),
+        (CLIP, "", ValueError, "empty"),
+        (CLIP, "   ", ValueError, "empty"),
+        (CLIP, [3], TypeError, "int"),
+    ],
+)
+def test_bad_pairs_are_refused(processor, videos, text, error, message):
+    with pytest.raises(error, match=message):
+        processor(videos=videos, text=text)
+
+
+def test_an_unknown_option_is_refused(processor):
+    with pytest.raises(TypeError, match="num_frame'"):
+        processor(videos=CLIP, text="a", num_frame=3)
+
+
+def test_the_empty_prompt_passes_where_no_branch_reads_it():
+    processor = default_processor(AIGCVQAConfig.small(branches=["technical", "aesthetic"]))
+    assert "input_ids" in processor(videos=CLIP, text="")
+
+
+def test_long_prompts_warn_once_and_say_what_was_cut(processor, caplog):
+    logging.enable_propagation()
+    logging.warning_once.cache_clear() if hasattr(logging.warning_once, "cache_clear") else None
+    prompt = " ".join(["word"] * 300 + ["unmistakable", "ending"])
+    inputs = [processor(text=prompt) for _ in range(2)]
+    assert inputs[0]["input_ids"].shape == (1, 256)
+    assert inputs[0]["input_ids"][0, -1] == 102, "the cut prompt still ends with [SEP]"
+    warnings = [record.message for record in caplog.records if "exceeds the limit" in record.message]
+    assert len(warnings) == 1
+    assert "304 tokens" in warnings[0]
+    assert "unmistakable ending" in warnings[0]
+
+
+def test_options_reach_their_parts(processor):
+    generator = torch.Generator().manual_seed(0)
+    options = {"num_frames": 4, "fragment_sampling": "random", "generator": generator, "max_length": 4}
+    first = processor(videos=moving_gradient(4, 300, 300), text="one two three four five", **options)
+    second = processor(videos=moving_gradient(4, 300, 300), text="one two three four five", **options)
+    assert first["input_ids"].shape == (1, 4)
+    assert first["pixel_values_fragments"].shape[1] == 4
+    assert not torch.equal(first["pixel_values_fragments"], second["pixel_values_fragments"]), "the generator moved on"
+
+
+def test_save_and_load(tmp_path, processor):
+    processor.save_pretrained(tmp_path)
+    loaded = AIGCVQAProcessor.from_pretrained(tmp_path)
+    assert loaded.requires_prompt
+    assert loaded.tokenizer.model_max_length == 256
+    for name, values in processor(videos=CLIP, text="a prompt").items():
+        assert torch.equal(loaded(videos=CLIP, text="a prompt")[name], values)

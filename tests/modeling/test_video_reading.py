@@ -1,0 +1,240 @@
+"""Every bad input gets a correct score or one clear error; every decoder gives the same frames."""
+
+import functools
+import http.server
+import threading
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_aigcvqa import AIGCVQAVideoProcessor, VideoReadError
+from modeling_aigcvqa import video_reading_aigcvqa as reading
+from tests.conftest import moving_gradient, write_video
+
+
+def read(video, frames=None):
+    return reading.read_video(video, lambda total: list(range(total if frames is None else frames)))
+
+
+def audio_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def no_frames(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        container.start_encoding()
+    return path
+
+
+def broken_files(folder):
+    """Name -> a file that no score can come from."""
+    whole = write_video(folder / "whole.mp4", moving_gradient(40, 128, 128), options={"movflags": "faststart"})
+    data = whole.read_bytes()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video\n" * 50)
+    index_last = write_video(folder / "index_last.mp4", moving_gradient(40, 128, 128)).read_bytes()
+    (folder / "truncated_end.mp4").write_bytes(index_last[:-3000])
+    (folder / "truncated_middle.mp4").write_bytes(data[: len(data) // 2])
+    (folder / "truncated.gif").write_bytes(b"GIF89a\x10")
+    (folder / "no_frames_inside").mkdir()
+    audio_only(folder / "audio.mp4")
+    no_frames(folder / "none.mp4")
+    names = ("empty.mp4", "text.mp4", "truncated_end.mp4", "truncated_middle.mp4", "truncated.gif", "audio.mp4")
+    return {name: folder / name for name in (*names, "none.mp4", "no_frames_inside", "missing.mp4")}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    return broken_files(tmp_path_factory.mktemp("broken"))
+
+
+BROKEN = {
+    "missing.mp4": "does not exist",
+    "empty.mp4": "empty",
+    "text.mp4": "cannot be decoded",
+    "truncated_end.mp4": "truncated|cannot be decoded",
+    "truncated_middle.mp4": "truncated",
+    "truncated.gif": "cannot be read as an image",
+    "audio.mp4": "cannot be decoded",
+    "none.mp4": "no frames|cannot be decoded",
+    "no_frames_inside": "holds no frames",
+}
+
+
+@pytest.mark.parametrize("without_decord", [False, True])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_named_with_the_reason(broken, name, without_decord, monkeypatch):
+    if without_decord:
+        monkeypatch.setattr(reading, "decord", None)
+    with pytest.raises(VideoReadError, match=BROKEN[name]) as error:
+        AIGCVQAVideoProcessor()(broken[name])
+    assert name in str(error.value)
+
+
+def test_bytes_of_a_broken_file_are_refused_too(broken):
+    with pytest.raises(VideoReadError, match="bytes"):
+        AIGCVQAVideoProcessor()(broken["text.mp4"].read_bytes())
+    with pytest.raises(VideoReadError, match="0 bytes"):
+        AIGCVQAVideoProcessor()(b"")
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (torch.full((4, 8, 8, 3), float("nan")), "NaN"),
+        (torch.full((4, 8, 8, 3), float("inf")), "NaN or infinite"),
+        (torch.full((4, 8, 8, 3), 200.0), r"200.*0\.\.1"),
+        (torch.full((4, 8, 8, 3), -0.5), "-0.5"),
+        (np.zeros((4, 8, 8, 4), np.uint8), "3 colours"),
+        (np.zeros((4, 8, 8, 1), np.uint8), "3 colours"),
+        (np.zeros((4, 8, 8, 3), np.int64), "int64"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "at least one frame"),
+        (np.zeros((8, 8), np.uint8), r"\(T, H, W, 3\)"),
+        ([Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))], "different sizes"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], "different sizes"),
+        ({"bytes": None, "path": None}, "bytes"),
+    ],
+)
+def test_bad_frames_are_refused(video, message):
+    with pytest.raises(VideoReadError, match=message):
+        AIGCVQAVideoProcessor()(video)
+
+
+@pytest.mark.parametrize("video", [3, object(), [3, 4]])
+def test_what_is_no_video_is_refused(video):
+    with pytest.raises(TypeError, match="not a video"):
+        AIGCVQAVideoProcessor()(video)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        AIGCVQAVideoProcessor()([])
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"),
+    [(1, 240, 320), (3, 240, 320), (5, 16, 16), (3, 48, 40), (5, 241, 317), (4, 640, 360), (2, 2160, 3840), (2, 2, 2)],
+)
+def test_unusual_clips_score(small_model, processor, tmp_path, frames, height, width):
+    """One frame, three frames, tiny, odd, portrait and 4K clips."""
+    pixels = moving_gradient(frames, height, width)
+    clip = write_video(tmp_path / "clip.mp4", pixels, pix_fmt="yuv420p" if height % 2 == 0 else "yuv444p")
+    with torch.no_grad():
+        output = small_model(**processor(videos=clip, text="a clip"))
+    assert torch.isfinite(output.quality_score).all()
+    decoded, metadata = read(clip)
+    assert metadata.total_num_frames == frames
+    assert decoded.shape == (frames, height, width, 3)
+    if min(height, width) > 16:
+        assert np.abs(decoded.numpy().astype(int) - pixels).mean() < 6, "the frames that were written"
+
+
+def test_a_gif_without_durations(tmp_path):
+    frames = [Image.fromarray(frame) for frame in moving_gradient(6, 64, 80)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])  # writes no frame delay
+    decoded, metadata = read(tmp_path / "clip.gif")
+    assert decoded.shape == (6, 64, 80, 3)
+    assert metadata.fps is None
+    assert np.abs(decoded.numpy().astype(int) - moving_gradient(6, 64, 80)).mean() < 20
+
+
+def test_a_gif_with_durations_knows_its_rate(tmp_path):
+    frames = [Image.fromarray(frame) for frame in moving_gradient(6, 64, 80)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=125)
+    assert read(tmp_path / "clip.gif")[1].fps == pytest.approx(8, rel=0.05)
+
+
+def test_frames_of_different_sizes_in_a_folder(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
+    Image.new("RGB", (20, 22)).save(tmp_path / "1.png")
+    with pytest.raises(VideoReadError, match="different sizes"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("h264.mp4", "libx264", "yuv420p"),
+        ("h264.mkv", "libx264", "yuv444p"),
+        ("hevc.mp4", "libx265", "yuv420p"),
+        ("h264_10_bit.mp4", "libx264", "yuv420p10le"),
+        ("av1.mp4", "libsvtav1", "yuv420p"),
+        ("vp9.webm", "libvpx-vp9", "yuv420p"),
+    ],
+)
+def test_codecs_open_with_and_without_decord(tmp_path, monkeypatch, name, codec, pix_fmt):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec} encoder to make the clip with")
+    pixels = moving_gradient(8, 128, 160)
+    clip = write_video(tmp_path / name, pixels, codec=codec, pix_fmt=pix_fmt)
+    with_decord, metadata = read(clip)
+    assert np.abs(with_decord.numpy().astype(int) - pixels).mean() < 8
+    assert metadata.total_num_frames == 8
+    monkeypatch.setattr(reading, "decord", None)
+    with_av, other = read(clip)
+    assert other.video_backend == "pyav"
+    difference = np.abs(with_av.numpy().astype(int) - with_decord.numpy())
+    assert difference.mean() < (1.5 if "10_bit" in name else 0.01), "decoders differ by rounding on 10 bits alone"
+
+
+def rotate_in_header(path, target):
+    """Write a quarter turn into the track header's matrix, as phones do."""
+    data = bytearray(path.read_bytes())
+    start = data.find(b"tkhd") + 4 + 40  # version 0: the matrix begins 40 bytes in
+    for index, value in enumerate((0, 1 << 16, 0, -(1 << 16), 0, 0, 128 << 16, 0, 1 << 30)):
+        data[start + 4 * index : start + 4 * index + 4] = value.to_bytes(4, "big", signed=True)
+    target.write_bytes(data)
+    return target
+
+
+def test_rotation_is_applied_by_both_decoders(tmp_path, monkeypatch):
+    upright = write_video(tmp_path / "upright.mp4", moving_gradient(4, 128, 160))
+    turned = rotate_in_header(upright, tmp_path / "turned.mp4")
+    expected = np.rot90(read(upright)[0].numpy(), k=-1, axes=(1, 2))
+    np.testing.assert_array_equal(read(turned)[0].numpy(), expected)
+    monkeypatch.setattr(reading, "decord", None)
+    np.testing.assert_array_equal(read(turned)[0].numpy(), expected)
+
+
+def test_only_the_chosen_frames_are_kept(tmp_path):
+    clip = write_video(tmp_path / "long.mp4", moving_gradient(60, 64, 64))
+    frames, metadata = reading.read_video(clip, lambda total: [0, 30, 30, 59])
+    assert frames.shape == (4, 64, 64, 3)
+    assert metadata.total_num_frames == 60
+    assert torch.equal(frames[1], frames[2])
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_urls(clip):
+    handler = functools.partial(QuietHandler, directory=str(clip.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert torch.equal(read(f"{address}/{clip.name}")[0], read(clip)[0])
+        with pytest.raises(VideoReadError, match=r"nothing\.mp4.*404"):
+            read(f"{address}/nothing.mp4")
+        server.shutdown()
+    with pytest.raises(VideoReadError, match="could not be fetched"):
+        read(f"{address}/{clip.name}")
+
+
+def test_frame_rate_and_duration(clip):
+    metadata = read(clip)[1]
+    assert metadata.fps == pytest.approx(Fraction(8))
+    assert metadata.duration == pytest.approx(20 / 8)

@@ -13,8 +13,10 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m demo.make_clips --output outputs/demo
-	$(BIN)/aigcvqa score --manifest outputs/demo/manifest.csv --output outputs/demo/scores.csv
+	rm -rf outputs/demo
+	$(BIN)/python -m dataset_scripts.synthetic_t2v --output outputs/demo --num_prompts 2 --generators 4 --size 256 \
+		--skip_baselines
+	$(BIN)/aigcvqa score --manifest outputs/demo/data/train/metadata.jsonl --output outputs/demo/scores.jsonl
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q

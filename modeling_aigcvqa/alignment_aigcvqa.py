@@ -131,7 +131,7 @@ class AlignmentBackbone(nn.Module):
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W), CLIP-normalised -> tokens after the adapter (B, T, 1 + patches, vision_hidden_size)."""
-        tokens = self.visual_encoder.forward_features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        tokens = self.visual_encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
 
     def encode_text(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -185,7 +186,9 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
 
         Args:
             pixel_values_fragments: (B, T, 3, H, W), ImageNet-normalised; for the technical branch.
-            pixel_values_resized: (B, T, 3, H, W), ImageNet-normalised; for the aesthetic and alignment branches.
+            pixel_values_resized: (B, T, 3, H, W), ImageNet-normalised; for the aesthetic and alignment branches. Either
+                may be (B, clips, T, 3, H, W): the clips of a video are scored one by one and averaged, their maps stand
+                one after the other in time.
             input_ids, attention_mask: the prompt (B, L); for the alignment branch. No mask: every token counts.
             mos: labels (B,) on the scale that the scores shall have. Gives `loss`: eq. 6 and 7 on the quality score
                 and, where several branches are built, on every branch's score (paper, stage 3).
@@ -210,18 +213,20 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         return outputs if return_dict in (None, True) else outputs.to_tuple()
 
     def _score_map(self, branch: str, pixel_values: Tensor | None) -> Tensor:
-        """(B, T, 3, H, W) -> the branch's map (B, T/2, H/32, W/32)."""
+        """(B, clips, T, 3, H, W) -> the branch's map (B, clips T/2, H/32, W/32)."""
         name = {"technical": "pixel_values_fragments", "aesthetic": "pixel_values_resized"}[branch]
-        self._check_video(branch, name, pixel_values)
-        features = getattr(self, f"{branch}_backbone")(pixel_values.to(self.dtype).transpose(1, 2))
+        pixel_values = self._check_video(branch, name, pixel_values)
+        clips = rearrange(pixel_values.to(self.dtype), "b k t c h w -> (b k) c t h w")
+        score_map = _in_float32(getattr(self, f"{branch}_head"), getattr(self, f"{branch}_backbone")(clips))
         part = getattr(self.config, f"{branch}_config")
-        return part.score_scale * _in_float32(getattr(self, f"{branch}_head"), features) + part.score_shift
+        score_map = part.score_scale * score_map + part.score_shift
+        return rearrange(score_map, "(b k) t h w -> b (k t) h w", k=pixel_values.shape[1])
 
     def _score_alignment(
         self, pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None
     ) -> Tensor:
-        """(B, T, 3, H, W) and (B, L) -> (B,); without the adapter the mean of the frames' scores."""
-        self._check_video("alignment", "pixel_values_resized", pixel_values)
+        """(B, clips, T, 3, H, W) and (B, L) -> (B,): the mean over the clips and, without adapter, over the frames."""
+        pixel_values = self._check_video("alignment", "pixel_values_resized", pixel_values)
         part = self.config.alignment_config
         if pixel_values.shape[-2:] != (part.image_size, part.image_size):
             raise ValueError(
@@ -242,16 +247,22 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        frames = imagenet_to_clip(pixel_values).to(self.dtype)
-        features = self.alignment_backbone(frames, input_ids, attention_mask)
-        scores = _in_float32(self.alignment_head, features)[..., 0].mean(1)
+        clips = pixel_values.shape[1]
+        frames = imagenet_to_clip(pixel_values.flatten(0, 1)).to(self.dtype)
+        prompts = (values.repeat_interleave(clips, 0) for values in (input_ids, attention_mask))
+        scores = _in_float32(self.alignment_head, self.alignment_backbone(frames, *prompts))[..., 0]
+        scores = scores.unflatten(0, (-1, clips)).mean((1, 2))
         return part.score_scale * scores + part.score_shift
 
-    def _check_video(self, branch: str, name: str, pixel_values: Tensor | None) -> None:
+    def _check_video(self, branch: str, name: str, pixel_values: Tensor | None) -> Tensor:
+        """Any accepted shape -> (B, clips, T, 3, H, W)."""
         if pixel_values is None:
             raise ValueError(f"the {branch} branch needs {name}; pass videos=... to the processor.")
-        if pixel_values.ndim != 5 or pixel_values.shape[2] != 3 or 0 in pixel_values.shape:
-            raise ValueError(f"{name} must be (B, T, 3, H, W) (got {tuple(pixel_values.shape)}).")
+        if pixel_values.ndim not in (5, 6) or pixel_values.shape[-3] != 3 or 0 in pixel_values.shape:
+            raise ValueError(
+                f"{name} must be (B, T, 3, H, W) or (B, clips, T, 3, H, W) (got {tuple(pixel_values.shape)})."
+            )
+        return pixel_values if pixel_values.ndim == 6 else pixel_values[:, None]
 
     def _loss(self, scores: list[Tensor], quality: Tensor, mos: Tensor) -> Tensor:
         weights = (self.config.plcc_loss_weight, self.config.rank_loss_weight)

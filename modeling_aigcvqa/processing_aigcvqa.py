@@ -6,6 +6,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils import logging
 
+from .protocols_aigcvqa import get_protocol
 from .video_processing_aigcvqa import AIGCVQAVideoProcessor  # noqa: F401 (travels with the processor)
 from .video_reading_aigcvqa import split_batch
 
@@ -57,7 +58,9 @@ class AIGCVQAProcessor(ProcessorMixin):
                 videos = split_batch(videos)
                 if len(prompts) != len(videos):
                     raise ValueError(f"{len(prompts)} prompts for {len(videos)} videos; pass one prompt a video.")
-            data.update(self._tokenize(prompts, {**text_options, "return_tensors": return_tensors}))
+            protocol = get_protocol(video_options.get("protocol") or self.video_processor.protocol)
+            text_options["return_tensors"] = return_tensors
+            data.update(self._tokenize(prompts, text_options, protocol.max_prompt_tokens))
         if videos is not None:
             data.update(self.video_processor(videos, return_tensors=return_tensors, **video_options))
         return BatchFeature(data)
@@ -77,7 +80,7 @@ class AIGCVQAProcessor(ProcessorMixin):
                 )
         return text, videos
 
-    def _tokenize(self, prompts: list[str], options: dict) -> BatchFeature:
+    def _tokenize(self, prompts: list[str], options: dict, protocol_limit: int | None) -> BatchFeature:
         for index, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise TypeError(f"text[{index}] is {type(prompt).__name__}; a prompt is a str.")
@@ -86,7 +89,7 @@ class AIGCVQAProcessor(ProcessorMixin):
                     f"text[{index}]={prompt!r} is empty: the alignment branch scores a video against its prompt. Pass "
                     "the prompt, or build the model without 'alignment' in its branches."
                 )
-        limit = options.get("max_length") or self.tokenizer.model_max_length
+        limit = options.get("max_length") or protocol_limit or self.tokenizer.model_max_length
         if options["truncation"]:
             options = {**options, "max_length": limit}
             self._warn_of_cuts(prompts, limit)

@@ -16,6 +16,7 @@ from transformers.processing_utils import Unpack
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .protocols_aigcvqa import DOVER_SEGMENTS, Protocol, get_protocol, sample_clips, sample_frame_indices
 from .video_reading_aigcvqa import read_video, split_batch
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -31,6 +32,7 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     fragment_grid: fragments a side of the technical view.
     fragment_size: pixels a side of a fragment, taken from the frame as they are.
     fragment_sampling: "center" (deterministic) or "random" places of the fragments within their cells.
+    protocol: whose sampling: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
     seed: makes random fragments repeatable: a clip gets the same ones alone and in any batch.
     generator: the torch.Generator to draw random fragments from, clip after clip.
     device: where the views are computed, e.g. "cuda"; by default where the frames are.
@@ -46,6 +48,7 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     fragment_grid: int
     fragment_size: int
     fragment_sampling: str
+    protocol: str
     seed: int
     generator: torch.Generator
     device: str | torch.device
@@ -57,8 +60,9 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     """One decode, two views of the same frames.
 
     Returns `pixel_values_fragments` (B, T, 3, g s, g s) with g = `fragment_grid`, s = `fragment_size`, and
-    `pixel_values_resized` (B, T, 3, `size.height`, `size.width`), both ImageNet-normalised float32. Every option is
-    saved with the model and can be given per call.
+    `pixel_values_resized` (B, T, 3, `size.height`, `size.width`), both ImageNet-normalised float32; a protocol that
+    takes several clips of a video gives (B, clips, T, 3, h, w). Every option is saved with the model and can be given
+    per call.
     """
 
     valid_kwargs = AIGCVQAVideoProcessorKwargs
@@ -72,6 +76,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     fragment_grid = 7
     fragment_size = 32
     fragment_sampling = "center"
+    protocol = "aigcvqa"
 
     def __init__(self, **kwargs: Unpack[AIGCVQAVideoProcessorKwargs]):
         super().__init__(**kwargs)
@@ -87,10 +92,11 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         options = {name: getattr(self, name, None) if value is None else value for name, value in options.items()}
         options["size"] = get_size_dict(options["size"], default_to_square=True)
         self._check_options(options)
+        protocol = get_protocol(options["protocol"])
         views, metadata = [], []
         for video in split_batch(videos):
-            frames, clip_metadata = read_video(video, lambda total: sample_frame_indices(total, options["num_frames"]))
-            views.append(self._views(frames, options))
+            clip_views, clip_metadata = self._process(video, options, protocol)
+            views.append(clip_views)
             metadata.append(clip_metadata)
         fragments, resized = (torch.stack(view) for view in zip(*views))
         data = {"pixel_values_fragments": fragments, "pixel_values_resized": resized}
@@ -112,34 +118,54 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         if options["seed"] is not None and options["generator"] is not None:
             raise ValueError(f"seed={options['seed']} and a generator were both given; pass one of them.")
 
-    def _views(self, frames: Tensor, options: dict) -> tuple[Tensor, Tensor]:
-        """Frames (T, H, W, 3) -> fragments and resized frames, both (T, 3, h, w), normalised."""
-        if options["device"] is not None:
-            frames = frames.to(options["device"])
+    def _process(self, video: Any, options: dict, protocol: Protocol) -> tuple[tuple[Tensor, Tensor], VideoMetadata]:
+        """One decode of one video -> fragments and resized frames, normalised, and what is known of the video."""
+        random = options["fragment_sampling"] == "random"
         generator = options["generator"]
         if options["seed"] is not None:
             generator = torch.Generator().manual_seed(options["seed"])
+        clips: list[list[list[int]]] = []
+
+        def choose_frames(total: int) -> list[int]:
+            for sampler in (protocol.fragment_clips, protocol.resized_clips):
+                noise = (
+                    _uniform(generator, DOVER_SEGMENTS).tolist() if random and not sampler.startswith("even") else None
+                )
+                clips.append(sample_clips(sampler, total, options["num_frames"], noise))
+            if clips[0] == clips[1]:  # one set of frames for both views
+                return clips[0][0]
+            return [index for view in clips for clip in view for index in clip]
+
+        frames, metadata = read_video(video, choose_frames)
+        if options["device"] is not None:
+            frames = frames.to(options["device"])
+        fragment_frames = resized_frames = frames
+        if clips[0] != clips[1]:
+            fragment_frames, resized_frames = frames.split([sum(map(len, view)) for view in clips])
         grid, size = options["fragment_grid"], options["fragment_size"]
-        noise = None
-        if options["fragment_sampling"] == "random":
-            noise = torch.rand(2, grid, grid, generator=generator, device=generator.device if generator else None)
-        fragments = sample_fragments(frames, grid, size, noise)
-        resized = resize_frames(frames, options["size"], options["resample"])
-        return tuple(normalize(view, options["image_mean"], options["image_std"]) for view in (fragments, resized))
+        fragments = []
+        for clip_frames in fragment_frames.chunk(len(clips[0])):
+            noise = _uniform(generator, 2, grid, grid) if random else None
+            fragments.append(sample_fragments(clip_frames, grid, size, noise, protocol.published_cells))
+        resized = resize_frames(resized_frames, options["size"], options["resample"], protocol.crop)
+        views = (
+            normalize(view, options["image_mean"], options["image_std"]) for view in (torch.cat(fragments), resized)
+        )
+        return tuple(_split_clips(view, len(view_clips)) for view, view_clips in zip(views, clips)), metadata
 
 
-def sample_frame_indices(total: int, num_frames: int) -> list[int]:
-    """`num_frames` of `total` frames, spread evenly from the first to the last; a short clip's frames repeat evenly.
-
-    Linspace rounded to the nearest index, in integers, so that no platform rounds otherwise; 1 frame: the middle one.
-    """
-    if num_frames == 1:
-        return [(total - 1) // 2]
-    steps = num_frames - 1
-    return [(2 * step * (total - 1) + steps) // (2 * steps) for step in range(num_frames)]
+def _uniform(generator: torch.Generator | None, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator, device=generator.device if generator else None)
 
 
-def sample_fragments(frames: Tensor, grid: int, size: int, noise: Tensor | None = None) -> Tensor:
+def _split_clips(view: Tensor, clips: int) -> Tensor:
+    """(clips T, 3, h, w) -> (T, 3, h, w) for one clip, (clips, T, 3, h, w) for several."""
+    return view if clips == 1 else view.unflatten(0, (clips, -1))
+
+
+def sample_fragments(
+    frames: Tensor, grid: int, size: int, noise: Tensor | None = None, published_cells: bool = False
+) -> Tensor:
     """Grid mini-patch sampling (FAST-VQA section 3.1): a patch of raw pixels from every cell, side by side.
 
     The frame is cut into `grid` x `grid` cells that cover it; the patch's place in its cell is the same in all frames.
@@ -148,10 +174,14 @@ def sample_fragments(frames: Tensor, grid: int, size: int, noise: Tensor | None 
     Args:
         frames: (T, H, W, 3), uint8 or float.
         noise: None for the centre of every cell, or uniform numbers in [0, 1), (2, grid, grid), for y and x.
+        published_cells: lay the cells as the code of FAST-VQA and DOVER does: equal cells of H // grid pixels that
+            leave the rest of the frame out, and on a small frame cells of its own size on the enlarged one's top left.
 
     Returns:
         (T, 3, grid * size, grid * size), uint8 where uint8 came in and nothing had to be enlarged, else float in 0..1.
     """
+    if published_cells:
+        return _published_fragments(frames, grid, size, noise)
     height, width = frames.shape[1:3]
     scale = max(grid * size / min(height, width), 1.0)
     enlarged = [max(round(length * scale), grid * size) if scale > 1 else length for length in (height, width)]
@@ -163,6 +193,28 @@ def sample_fragments(frames: Tensor, grid: int, size: int, noise: Tensor | None 
     columns = rearrange(columns, "i j s -> i 1 j s").to(frames.device)
     if scale > 1:
         return _interpolate_at(frames, rows, columns, enlarged)
+    return rearrange(frames[:, rows, columns], "t i a j b c -> t c (i a) (j b)")
+
+
+def _published_fragments(frames: Tensor, grid: int, size: int, noise: Tensor | None) -> Tensor:
+    """`sample_fragments` with published cells."""
+    height, width = frames.shape[1:3]
+    ratio = min(height, width) / (grid * size)
+    if ratio < 1:
+        unit = frames / 255 if frames.dtype == torch.uint8 else frames
+        enlarged = F.interpolate(rearrange(unit, "t h w c -> t c h w"), scale_factor=1 / ratio, mode="bilinear")
+        if frames.dtype == torch.uint8:
+            enlarged = (enlarged * 255).to(torch.uint8)  # cut off, as published
+        frames = rearrange(enlarged, "t c h w -> t h w c")
+    positions = []
+    for axis, length in enumerate((height, width)):
+        start = (torch.arange(grid) * (length // grid)).clamp(max=length - size)
+        room = max(length // grid - size, 0)
+        start = start.view((grid, 1) if axis == 0 else (1, grid)).expand(grid, grid)
+        offset = room // 2 if noise is None else (noise[axis].cpu() * room).long()
+        positions.append((start + offset)[..., None] + torch.arange(size))
+    rows = rearrange(positions[0], "i j s -> i s j 1").to(frames.device)
+    columns = rearrange(positions[1], "i j s -> i 1 j s").to(frames.device)
     return rearrange(frames[:, rows, columns], "t i a j b c -> t c (i a) (j b)")
 
 
@@ -187,11 +239,18 @@ def _interpolate_at(frames: Tensor, rows: Tensor, columns: Tensor, enlarged: lis
     return patches / 255 if frames.dtype == torch.uint8 else patches
 
 
-def resize_frames(frames: Tensor, size: Any, resample: Any) -> Tensor:
-    """(T, H, W, 3) -> (T, 3, height, width), antialiased, not keeping the shape (as DOVER does)."""
+def resize_frames(frames: Tensor, size: Any, resample: Any, crop: bool = False) -> Tensor:
+    """(T, H, W, 3) -> (T, 3, height, width), antialiased.
+
+    The frame is squeezed to the size (as DOVER does), or with `crop` its shorter side is brought to it by bicubic and
+    the centre cut out (as CLIP, BLIP and ImageReward do).
+    """
+    frames, target = rearrange(frames, "t h w c -> t c h w"), [size["height"], size["width"]]
+    if crop:
+        bicubic = tvF.InterpolationMode.BICUBIC
+        return tvF.center_crop(tvF.resize(frames, [min(target)], interpolation=bicubic, antialias=True), target)
     mode = pil_torch_interpolation_mapping.get(resample, resample)
-    size = [size["height"], size["width"]]
-    return tvF.resize(rearrange(frames, "t h w c -> t c h w"), size, interpolation=mode, antialias=True)
+    return tvF.resize(frames, target, interpolation=mode, antialias=True)
 
 
 def normalize(frames: Tensor, mean: list[float], std: list[float]) -> Tensor:

@@ -88,12 +88,21 @@ def test_the_prompt_and_the_frames_matter(small_model, batch):
     assert (score(small_model, reversed_clip).alignment_score - base.alignment_score).abs().max() > 1e-6
 
 
+def without_gradient(model):
+    return {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+
+
 def test_gradient_reaches_every_trainable_parameter(small_model, batch):
     model = copy.deepcopy(small_model).train()
     model(**batch, mos=torch.tensor([20.0, 70.0])).loss.backward()
-    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    # A key's bias shifts all logits of a query alike, so softmax gives it no gradient but rounding: nothing to check.
-    assert [name for name in without if not name.endswith("self.key.bias")] == []
+    # Both losses compare scores, so a bias that only shifts them all alike has no gradient; nor has a key's bias, which
+    # shifts all logits of a query alike before the softmax.
+    from_shifts = {name for name in without_gradient(model) if name.endswith("self.key.bias") or "_head." in name}
+    assert all(name.endswith(".bias") for name in from_shifts)
+    assert without_gradient(model) == from_shifts
+    model.zero_grad()
+    model(**batch).quality_score.sum().backward()
+    assert all(name.endswith("self.key.bias") for name in without_gradient(model))
 
 
 def test_the_adapter_is_the_identity_at_initialisation_and_learns(batch):

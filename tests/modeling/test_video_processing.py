@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 
 from modeling_aigcvqa import AIGCVQAVideoProcessor
+from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_processing_aigcvqa import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     resize_frames,
     sample_fragments,
-    sample_frame_indices,
 )
 
 

@@ -1,0 +1,1 @@
+"""Training, evaluation and checkpoint conversion of AIGC-VQA, run from a checkout."""

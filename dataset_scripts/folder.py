@@ -1,0 +1,405 @@
+"""Writes a checked dataset as a folder that `datasets.load_dataset` reads, and drives the `prepare_*` scripts.
+
+Two formats. `videofolder` (default): `data/<split>/metadata.parquet` beside the clips, which are hard links where the
+file system allows it (an edit of a linked clip edits the source), else copies. The table is parquet rather than jsonl
+because `datasets` infers a jsonl's types split by split and refuses, for one, a test split whose MOS are all null.
+`parquet`: shards with the clips' bytes inside. Preference pairs are a second configuration, `pairs`.
+
+Files that VideoFolder does not know (GIF, WebM, images) become H.264 in RGB with `crf 0`: every pixel stays as it was,
+and decord reads them. An image is a clip of one frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import DatasetInfo, Features, Value, Video
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData, HfApi
+
+from .checks import Checker, format_report, progress, report, split_rank
+from .labels import IMAGE_SUFFIXES, STRING, VIDEO_SUFFIXES, Clip, DatasetSpec, Labels, MediaIndex, Pair
+
+SHARD_BYTES = 500 << 20  # the shard size that push_to_hub of `datasets` uses
+ROW_GROUP_BYTES = 32 << 20  # readers hold one row group in memory
+CLIPS_PER_FOLDER = 1000  # the Hub refuses folders of more than 10,000 files
+
+CARD = """\
+# {name}
+
+{description}
+
+Source: {homepage}
+
+Prepared for AIGC-VQA. The clips and the labels are the original authors', under their licence.
+
+```python
+from datasets import Video, load_dataset
+
+clips = load_dataset("PATH_OR_REPO").cast_column("video", Video(decode=False))
+{pairs_line}```
+
+| column | type | range |
+| --- | --- | --- |
+{columns}
+
+| split | clips | of these without MOS | pairs |
+| --- | --- | --- | --- |
+{splits}
+
+What the checks found (each case stands in `report.json`):
+
+{problems}
+"""
+
+
+def clip_features(spec: DatasetSpec) -> Features:
+    """Columns of the default configuration."""
+    return Features({"id": STRING, "video": Video(), "prompt": STRING, "mos": Value("float64"), **spec.columns})
+
+
+def pair_features(spec: DatasetSpec, with_videos: bool) -> Features:
+    """Columns of the `pairs` configuration; a folder can point to the clips, parquet would have to repeat them."""
+    videos = {"video_a": Video(), "video_b": Video()} if with_videos else {}
+    return Features({"id_a": STRING, "id_b": STRING, **videos, "prompt": STRING, **spec.pair_columns})
+
+
+def file_features(features: Features) -> Features:
+    """The table on disk: VideoFolder turns a column `X_file_name` (`file_name` for `video`) into a video column `X`."""
+    names = {name: "file_name" if name == "video" else f"{name}_file_name" for name in features}
+    return Features(
+        {names[k] if isinstance(v, Video) else k: STRING if isinstance(v, Video) else v for k, v in features.items()}
+    )
+
+
+def splits_of(clips: list[Clip]) -> list[str]:
+    """The splits that have clips: train, validation, test."""
+    return sorted({clip.split for clip in clips}, key=lambda split: (-split_rank(split), split))
+
+
+def safe_name(clip_id: str) -> str:
+    """A file name for an id; ids that had to be changed get a piece of their hash, so that two never meet."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", clip_id).strip("._")[:100] or "clip"
+    if name == clip_id:
+        return name
+    return f"{name}-{hashlib.blake2b(clip_id.encode(), digest_size=4).hexdigest()}"
+
+
+def needs_rewriting(file: str) -> bool:
+    """Whether VideoFolder does not know the file's ending."""
+    return Path(file).suffix.lower() not in VIDEO_SUFFIXES
+
+
+def read_frames(path: Path) -> tuple[Iterator[Any], Fraction]:
+    """RGB frames (H, W, 3) of an image or of a video that PyAV reads, and the frame rate."""
+    import av
+    import numpy as np
+    from PIL import Image
+
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        with Image.open(path) as image:
+            return iter([np.asarray(image.convert("RGB"))]), Fraction(1)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        # A GIF may hold no delays at all (FETV's): then FFmpeg's guess of 10 frames per second.
+        rate = stream.average_rate or stream.guessed_rate or Fraction(10)
+
+    def frames() -> Iterator[Any]:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+
+    return frames(), Fraction(rate).limit_denominator(1000)
+
+
+def rewrite_clip(path: Path, target: str | io.BytesIO) -> None:
+    """Rewrite an image, a GIF or a WebM as an mp4 with exactly its pixels (RGB H.264 at crf 0), at a constant rate."""
+    import av
+
+    frames, rate = read_frames(path)
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("libx264rgb", rate=rate, options={"crf": "0", "preset": "veryfast"})
+        for frame in frames:
+            if not stream.width or not stream.codec_context.is_open:
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "rgb24"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def place_clip(path: Path, target: Path) -> None:
+    """Put a clip into the folder: rewritten, hard-linked or, on another file system, copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if needs_rewriting(path.name):
+        rewrite_clip(path, str(target))
+        return
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def clip_bytes(path: Path) -> bytes:
+    """The bytes of a clip as they are stored in parquet."""
+    if not needs_rewriting(path.name):
+        return path.read_bytes()
+    buffer = io.BytesIO()
+    rewrite_clip(path, buffer)
+    return buffer.getvalue()
+
+
+def clip_path(clip: Clip, number: int) -> str:
+    """Where a clip lies in its split's folder, which holds at most CLIPS_PER_FOLDER clips a directory."""
+    ending = ".mp4" if needs_rewriting(clip.file) else Path(clip.file).suffix.lower()
+    return f"clips/{number // CLIPS_PER_FOLDER:03d}/{safe_name(clip.id)}{ending}"
+
+
+def clip_row(clip: Clip, spec: DatasetSpec, **video: Any) -> dict[str, Any]:
+    """One row of the clip table; `video` is the file name or the bytes."""
+    values = {column: clip.values.get(column) for column in spec.columns}
+    return {"id": clip.id, **video, "prompt": clip.prompt, "mos": clip.mos, **values}
+
+
+def write_table(path: Path, rows: Iterator[dict[str, Any]], features: Features) -> None:
+    """Rows to one parquet file, 1,000 at a time. The schema is fixed, so that empty columns keep their type."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, features.arrow_schema) as writer:
+        while portion := list(itertools.islice(rows, 1000)):
+            writer.write_table(pa.Table.from_pylist(portion, schema=features.arrow_schema))
+
+
+def write_videofolder(spec: DatasetSpec, clips: list[Clip], pairs: list[Pair], source: Path, output: Path) -> None:
+    """`data/<split>/metadata.parquet`, `clips/` and, with pairs, `pairs.parquet`."""
+    for split in splits_of(clips):
+        folder = output / "data" / split
+        in_split = [clip for clip in clips if clip.split == split]
+        paths = {clip.id: clip_path(clip, number) for number, clip in enumerate(in_split)}
+        rows = placed_rows(spec, in_split, paths, source, folder)
+        write_table(folder / "metadata.parquet", rows, file_features(clip_features(spec)))
+        pairs_here = [pair for pair in pairs if pair.split == split]
+        if pairs_here:
+            rows = (
+                pair_row(pair, {"video_a_file_name": paths[pair.id_a], "video_b_file_name": paths[pair.id_b]})
+                for pair in pairs_here
+            )
+            write_table(folder / "pairs.parquet", rows, file_features(pair_features(spec, with_videos=True)))
+
+
+def placed_rows(
+    spec: DatasetSpec, clips: list[Clip], paths: dict[str, str], source: Path, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Put each clip into its split's folder and give its row."""
+    for clip in progress(clips, len(clips), "writing clips"):
+        place_clip(source / clip.file, folder / paths[clip.id])
+        yield clip_row(clip, spec, file_name=paths[clip.id])
+
+
+def pair_row(pair: Pair, videos: dict[str, str]) -> dict[str, Any]:
+    """One row of the pair table."""
+    return {"id_a": pair.id_a, "id_b": pair.id_b, **videos, "prompt": pair.prompt, **pair.values}
+
+
+def write_parquet(spec: DatasetSpec, clips: list[Clip], pairs: list[Pair], source: Path, output: Path) -> None:
+    """`data/<split>-NNNNN.parquet` with the clips' bytes, and `pairs/<split>.parquet`."""
+    for split in splits_of(clips):
+        in_split = [clip for clip in clips if clip.split == split]
+        rows = (embedded_row(clip, spec, source) for clip in progress(in_split, len(in_split), "writing clips"))
+        groups = row_groups(rows, ROW_GROUP_BYTES)
+        for number in itertools.count():
+            shard = output / "data" / f"{split}-{number:05d}.parquet"
+            if not write_shard(shard, groups, clip_features(spec).arrow_schema):
+                break
+        pairs_here = [pair for pair in pairs if pair.split == split]
+        if pairs_here:
+            rows = (pair_row(pair, {}) for pair in pairs_here)
+            write_table(output / "pairs" / f"{split}.parquet", rows, pair_features(spec, with_videos=False))
+
+
+def embedded_row(clip: Clip, spec: DatasetSpec, source: Path) -> dict[str, Any]:
+    """One row with the clip's bytes; the path only tells readers the container."""
+    video = {"bytes": clip_bytes(source / clip.file), "path": Path(clip_path(clip, 0)).name}
+    return clip_row(clip, spec, video=video)
+
+
+def row_groups(rows: Iterator[dict[str, Any]], limit: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Rows with embedded clips in groups of about `limit` bytes, each with its size."""
+    group, size = [], 0
+    for row in rows:
+        group.append(row)
+        size += len(row["video"]["bytes"])
+        if size >= limit or len(group) >= 1000:
+            yield group, size
+            group, size = [], 0
+    if group:
+        yield group, size
+
+
+def write_shard(path: Path, groups: Iterator[tuple[list[dict[str, Any]], int]], schema: pa.Schema) -> bool:
+    """Write one shard of about SHARD_BYTES; False, and no file, when there are no more rows."""
+    group, size = next(groups, (None, 0))
+    if group is None:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = [name for name in schema.names if name != "video"]
+    # Clips are compressed already, and a dictionary or statistics of them would repeat whole clips.
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=plain, write_statistics=plain) as writer:
+        while group is not None:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            group, added = next(groups, (None, 0)) if size < SHARD_BYTES else (None, 0)
+            size += added
+    return True
+
+
+def card_configs(splits: list[str], pair_splits: list[str], fmt: str) -> list[dict[str, Any]]:
+    """The `configs` of the card: which files make which split, for the clips and for the pairs."""
+
+    def files(name: str, split: str) -> Any:
+        if fmt == "parquet":
+            return f"data/{split}-*.parquet" if name == "metadata" else f"pairs/{split}.parquet"
+        return [f"data/{split}/{name}.parquet", f"data/{split}/clips/**"]
+
+    def config(name: str, table: str, splits: list[str]) -> dict[str, Any]:
+        return {"config_name": name, "data_files": [{"split": s, "path": files(table, s)} for s in splits]}
+
+    configs = [{**config("default", "metadata", splits), "default": True}]
+    if pair_splits:
+        pairs = config("pairs", "pairs", pair_splits)
+        configs.append(pairs if fmt == "parquet" else {**pairs, "metadata_filenames": ["pairs.parquet"]})
+    return configs
+
+
+def write_card(spec: DatasetSpec, result: dict[str, Any], fmt: str, output: Path) -> None:
+    """README.md: front matter (licence, features, files of each split) and text."""
+    pair_splits = list(result["pairs"])
+    infos = {"default": DatasetInfo(features=clip_features(spec))}
+    if pair_splits:
+        infos["pairs"] = DatasetInfo(features=pair_features(spec, with_videos=fmt == "videofolder"))
+    card = DatasetCardData(
+        license=spec.license,
+        pretty_name=spec.name,
+        tags=["video-quality-assessment"],
+        configs=card_configs(list(result["clips"]), pair_splits, fmt),
+    )
+    DatasetInfosDict(infos).to_dataset_card_data(card)
+    text = CARD.format(
+        name=spec.name,
+        description=spec.description,
+        homepage=spec.homepage,
+        pairs_line='pairs = load_dataset("PATH_OR_REPO", "pairs")\n' if pair_splits else "",
+        columns="\n".join(
+            f"| `{column}` | {_type_name(kind)} | {_range_text(spec, column)} |"
+            for column, kind in clip_features(spec).items()
+        ),
+        splits="\n".join(
+            f"| {split} | {count} | {result['unlabelled_clips'].get(split, 0)} | {result['pairs'].get(split, 0)} |"
+            for split, count in result["clips"].items()
+        ),
+        problems="\n".join(f"- {kind}: {count}" for kind, count in result["problem_counts"].items()) or "- nothing",
+    )
+    (output / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+
+
+def _type_name(kind: Any) -> str:
+    return getattr(kind, "dtype", type(kind).__name__) if isinstance(kind, Value) else type(kind).__name__.lower()
+
+
+def _range_text(spec: DatasetSpec, column: str) -> str:
+    return "{:g}..{:g}".format(*spec.ranges[column]) if column in spec.ranges else ""
+
+
+def write_dataset(checker: Checker, fmt: str, output: Path) -> dict[str, Any]:
+    """Write the checked clips to `output`, through a temporary folder beside it: a failure leaves nothing behind."""
+    result = report(checker)
+    result["clips"] = {split: result["clips"][split] for split in splits_of(checker.clips)}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        write = write_parquet if fmt == "parquet" else write_videofolder
+        write(checker.spec, checker.clips, checker.pairs, checker.index.source, partial)
+        write_card(checker.spec, result, fmt, partial)
+        (partial / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.chmod(0o755)  # mkdtemp makes it private
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return result
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every preparer has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="folder with the downloaded, unpacked dataset")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist or be empty")
+    parser.add_argument("--labels", type=Path, nargs="+", help="label files, where they are not in --source")
+    parser.add_argument("--format", choices=("videofolder", "parquet"), default="videofolder")
+    parser.add_argument(
+        "--strict", action="store_true", help="write nothing, and exit with 1, if a check finds anything"
+    )
+    parser.add_argument(
+        "--keep_duplicates", action="store_true", help="keep equal clips of one split (they are listed)"
+    )
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="threads that read the clips")
+    parser.add_argument("--push_to_hub", metavar="REPO", help="upload the written folder to this dataset repository")
+    return parser
+
+
+def check_paths(source: Path, output: Path) -> None:
+    """Refuse a source that is none and an output that would overwrite or mix with something."""
+    if not source.is_dir():
+        raise ValueError(f"--source '{source}' is no folder; give the folder of the unpacked dataset.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"--output '{output}' exists and is not an empty folder; remove it or name another.")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"--output '{output}' lies in --source '{source}'; name a folder outside of it.")
+
+
+def push(folder: Path, repo: str) -> None:
+    """Upload to the Hub. A new repository is private: few of these datasets may simply be published again."""
+    api = HfApi()
+    api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+    api.upload_large_folder(repo_id=repo, folder_path=folder, repo_type="dataset")
+
+
+def run_preparer(spec: DatasetSpec, read_labels: Callable[[Path, MediaIndex], Labels], args: argparse.Namespace) -> int:
+    """Read, check, report, write. The exit status: 0 written, 1 refused or nothing left, 2 wrong arguments."""
+    try:
+        check_paths(args.source, args.output)
+        index = MediaIndex(args.source, spec.suffixes)
+        labels = read_labels(args.source, index)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    checker = Checker(spec, labels, index, args.keep_duplicates)
+    checker.run(args.num_workers)
+    result = report(checker)
+    print(format_report(result))
+    if args.strict and checker.problems:
+        print(f"--strict: {len(checker.problems)} problems, nothing written.", file=sys.stderr)
+        return 1
+    if not checker.clips:
+        print("error: no clip is left; nothing written.", file=sys.stderr)
+        return 1
+    write_dataset(checker, args.format, args.output)
+    print(f"written: {args.output} ({args.format})")
+    if args.push_to_hub:
+        push(args.output, args.push_to_hub)
+        print(f"pushed: {args.push_to_hub} (private)")
+    return 0

@@ -46,34 +46,29 @@ def map_score(state: StateDict, features: Tensor) -> Tensor:
 # ---- technical -------------------------------------------------------------------------------------------------------
 
 
-def fragment_label(position: int, length: int, fragments: int) -> int:
-    """A token's fragment along one axis: nearest neighbour from `fragments` labels to `length` tokens."""
-    return math.floor(position * fragments / length)
+def fragment_labels(positions: Tensor, grid: Tensor, window: Tensor) -> Tensor:
+    """The fragment of every token, (N, 2): nearest neighbour from the window's height and width to the grid's."""
+    return (positions * window // grid)[:, 1:]
 
 
 def window_bias(
-    state: StateDict, places: list[tuple], grid: tuple, window: tuple, table_window: tuple, shift: tuple
+    state: StateDict, places: Tensor, grid: tuple, window: tuple, table_window: tuple, shift: tuple
 ) -> Tensor:
-    """Bias between the tokens of one window, pair by pair: (heads, N, N); `places`: positions after the shift."""
-    relative = state["relative_position_bias_table"]
-    fragment = state.get("fragment_position_bias_table")
-    bias = torch.zeros(relative.shape[1], len(places), len(places))
-    for (i, a), (j, b) in product(enumerate(places), repeat=2):
-        row = 0
-        for axis in range(3):
-            row = row * (2 * table_window[axis] - 1) + a[axis] - b[axis] + table_window[axis] - 1
-        value = relative[row]
-        if fragment is not None:
-            sources = [[(place[axis] + shift[axis]) % grid[axis] for axis in range(3)] for place in (a, b)]
-            labels = [[fragment_label(s[axis], grid[axis], window[axis]) for axis in (1, 2)] for s in sources]
-            gate = sum(abs(x - y) for x, y in zip(*labels))
-            value = relative[row] * gate + fragment[row] * (1 - gate)
-        sides = [
-            [(place[x] >= grid[x] - window[x]) + (place[x] >= grid[x] - shift[x]) if shift[x] else 0 for x in range(3)]
-            for place in (a, b)
-        ]
-        bias[:, i, j] = value - (0.0 if sides[0] == sides[1] else 100.0)
-    return bias
+    """Bias between the tokens of one window: (heads, N, N); `places` (N, 3): positions after the shift."""
+    grid, window, shift = torch.tensor(grid), torch.tensor(window), torch.tensor(shift)
+    row = torch.zeros(len(places), len(places), dtype=torch.long)
+    for axis, size in enumerate(table_window):
+        distance = places[:, None, axis] - places[None, :, axis]
+        row = row * (2 * size - 1) + distance + size - 1
+    bias = state["relative_position_bias_table"][row]
+    if "fragment_position_bias_table" in state:
+        labels = fragment_labels((places + shift) % grid, grid, window)
+        gate = (labels[:, None] - labels[None, :]).abs().sum(-1)[..., None]
+        bias = bias * gate + state["fragment_position_bias_table"][row] * (1 - gate)
+    # After the roll, neighbours in a window may come from opposite sides of the clip: these do not see each other.
+    side = ((places >= grid - window).long() + (places >= grid - shift)) * (shift > 0)
+    strangers = (side[:, None] != side[None, :]).any(-1, keepdim=True)
+    return (bias - 100.0 * strangers).permute(2, 0, 1)
 
 
 def window_attention(state: StateDict, tokens: Tensor, window_size: tuple, shifted: bool, heads: int) -> Tensor:
@@ -82,13 +77,13 @@ def window_attention(state: StateDict, tokens: Tensor, window_size: tuple, shift
     window = tuple(min(size, length) for size, length in zip(window_size, grid))
     half = tuple(size // 2 if shifted and length > size else 0 for size, length in zip(window_size, grid))
     padded = tuple(math.ceil(length / size) * size for length, size in zip(grid, window))
-    canvas = torch.zeros(tokens.shape[0], *padded, tokens.shape[4])
+    canvas = tokens.new_zeros(tokens.shape[0], *padded, tokens.shape[4])
     canvas[:, : grid[0], : grid[1], : grid[2]] = tokens
     canvas = canvas.roll([-step for step in half], (1, 2, 3))
     output = torch.zeros_like(canvas)
     for corner in product(*(range(0, length, size) for length, size in zip(padded, window))):
         area = (slice(None), *(slice(start, start + size) for start, size in zip(corner, window)))
-        places = list(product(*(range(start, start + size) for start, size in zip(corner, window))))
+        places = torch.tensor(list(product(*(range(start, start + size) for start, size in zip(corner, window)))))
         bias = window_bias(state, places, padded, window, window_size, half)
         qkv = linear(state, "qkv", canvas[area].flatten(1, 3))
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))

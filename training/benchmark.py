@@ -1,0 +1,289 @@
+"""Speed of every branch and of the whole way from a file to its scores: `python -m training.benchmark`.
+
+Time (median), work in GFLOP (counted on the model's own operations), the share of the matrix-multiply peak measured in
+the same run, memory; decoding and preprocessing apart. `--compare` runs the plain restatement of the same networks
+(`training/oracle.py`) on the same input beside it. Ratios of one run compare; times of two runs on a shared machine do
+not.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_aigcvqa import AIGCVQAModel
+from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
+from modeling_aigcvqa.loading import DTYPES
+from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
+from modeling_aigcvqa.presets import PRESETS, default_processor, untrained_model
+from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
+from modeling_aigcvqa.video_reading_aigcvqa import read_video
+from training import oracle
+
+INPUTS = {
+    "technical": ("pixel_values_fragments",),
+    "aesthetic": ("pixel_values_resized",),
+    "alignment": ("pixel_values_resized", "input_ids", "attention_mask"),
+}
+PEAK_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(call: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median time of `call` after one call to warm up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> float:
+    """The best rate of a square matrix product on this machine now, in GFLOP/s."""
+    best = 0.0
+    for size in PEAK_SIZES[device.type]:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        left @ right
+        for _ in range(repeats):
+            synchronize(device)
+            start = time.perf_counter()
+            left @ right
+            synchronize(device)
+            best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def count_gflop(call: Callable[[], object]) -> float:
+    """Work of `call` in GFLOP, a multiplication and an addition each counting one; attention is counted unfused."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def peak_memory_mib(device: torch.device, call: Callable[[], object]) -> float:
+    """Most memory during `call`: allocated on a GPU; on a CPU the process's highest resident size so far."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        synchronize(device)
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def branch_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> Callable[[], Tensor]:
+    """A call that scores one branch, head and all."""
+    if branch == "alignment":
+        return lambda: model._score_alignment(*(inputs[name] for name in INPUTS[branch]))
+    return lambda: model._score_map(branch, inputs[INPUTS[branch][0]]).mean((1, 2, 3))
+
+
+def oracle_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> Callable[[], Tensor]:
+    """The same score by the plain restatement, float32, before the branch's affine."""
+    state = {key: value.float() for key, value in model.state_dict().items()}
+    backbone, head = (oracle.below(state, f"{branch}_{part}.") for part in ("backbone", "head"))
+    config = getattr(model.config, f"{branch}_config")
+    if branch == "alignment":
+        frames = imagenet_to_clip(inputs["pixel_values_resized"])
+        prompt = inputs["input_ids"], inputs["attention_mask"]
+        head_module = model.alignment_head.float()
+        return lambda: head_module(oracle.alignment_backbone(backbone, frames, *prompt, config))[..., 0].mean(1)
+    network = {"technical": oracle.swin3d, "aesthetic": oracle.convnext3d}[branch]
+    video = inputs[INPUTS[branch][0]].float().transpose(1, 2)
+    return lambda: oracle.map_score(head, network(backbone, video, config)).mean((1, 2, 3))
+
+
+def measure_branch(
+    model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor], peak: float, arguments: argparse.Namespace
+) -> dict:
+    device = next(iter(inputs.values())).device
+    call = branch_call(model, branch, inputs)
+    with torch.no_grad():
+        taken = seconds(call, device, arguments.repeats)
+        gflop = count_gflop(call)
+        row = {
+            "part": branch,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "batch_size": len(inputs["pixel_values_resized"]),
+            "num_frames": arguments.num_frames,
+            "seconds": taken,
+            "gflop": gflop,
+            "gflop_per_second": gflop / taken,
+            "share_of_peak": gflop / taken / peak,
+            "peak_gflop_per_second": peak,
+            "memory_mib": peak_memory_mib(device, call),
+        }
+        if arguments.compare:
+            plain = oracle_call(model, branch, inputs)
+            scale, shift = (
+                getattr(getattr(model.config, f"{branch}_config"), f"score_{k}") for k in ("scale", "shift")
+            )
+            row["oracle_difference"] = (scale * plain() + shift - call()).abs().max().item()
+            row["oracle_seconds"] = seconds(plain, device, 1)
+            row["oracle_ratio"] = row["oracle_seconds"] / taken
+    return row
+
+
+def make_clip(folder: Path, size: int = 512, frames: int = 16, fps: int = 4) -> Path:
+    """A T2VQA-DB-like clip: 512 x 512, 4 s, H.264."""
+    path, rng = folder / "clip.mp4", np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (frames + 8, size // 16, size // 16, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream.height = stream.width = size
+        stream.pix_fmt = "yuv420p"
+        for index in range(frames):
+            smooth = coarse[index : index + 8].mean(0).astype(np.uint8)
+            frame = torch.from_numpy(smooth).permute(2, 0, 1)[None].float()
+            frame = torch.nn.functional.interpolate(frame, (size, size), mode="bicubic").clamp(0, 255)
+            image = frame[0].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def measure_preprocessing(processor, clip: Path, arguments: argparse.Namespace) -> list[dict]:
+    """Decoding alone, and decoding with both views, of one clip on the CPU."""
+    device, repeats = torch.device("cpu"), max(arguments.repeats, 10)
+    decode = seconds(
+        lambda: read_video(clip, lambda total: sample_frame_indices(total, arguments.num_frames)), device, repeats
+    )
+    both = seconds(lambda: processor(videos=clip, num_frames=arguments.num_frames), device, repeats)
+    return [
+        {"part": "decode", "seconds": decode},
+        {"part": "decode and both views", "seconds": both, "ratio_to_decode": both / decode},
+    ]
+
+
+def environment(device: torch.device) -> dict:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    device = torch.device(arguments.device)
+    torch.manual_seed(0)
+    if arguments.model in PRESETS:
+        model = untrained_model(arguments.model)
+    else:
+        model = AIGCVQAModel.from_pretrained(arguments.model).eval()
+    processor = default_processor(model.config)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        clip = make_clip(Path(folder))
+        rows += measure_preprocessing(processor, clip, arguments)
+        sample = processor(videos=clip, text=arguments.prompt, num_frames=arguments.num_frames)
+    decode_and_views = rows[1]["seconds"]
+    for dtype in arguments.dtypes:
+        model = model.to(device, DTYPES[dtype])
+        peak = matmul_peak(device, DTYPES[dtype])
+        for batch_size in arguments.batch_sizes:
+            inputs = {
+                name: value.repeat(batch_size, *[1] * (value.ndim - 1)).to(device) for name, value in sample.items()
+            }
+            parts = [
+                measure_branch(model, branch, inputs, peak, arguments)
+                for branch in model.config.branches
+                if branch in arguments.branches
+            ]
+            rows += parts
+            taken = sum(row["seconds"] for row in parts)
+            gflop = sum(row["gflop"] for row in parts)
+            rows.append(
+                {
+                    "part": "all branches",
+                    "dtype": dtype,
+                    "batch_size": batch_size,
+                    "num_frames": arguments.num_frames,
+                    "seconds": taken,
+                    "gflop": gflop,
+                    "gflop_per_second": gflop / taken,
+                    "share_of_peak": gflop / taken / peak,
+                    "peak_gflop_per_second": peak,
+                    "memory_mib": max(row["memory_mib"] for row in parts),
+                    "clips_per_second": batch_size / taken,
+                    "clips_per_second_from_files": batch_size / (taken + batch_size * decode_and_views),
+                }
+            )
+    return {"environment": environment(device), "model": arguments.model, "rows": rows}
+
+
+def print_table(result: dict) -> None:
+    table = Table(title=", ".join(f"{key} {value}" for key, value in result["environment"].items()))
+    columns = {
+        "part": "{}",
+        "dtype": "{}",
+        "batch_size": "{}",
+        "seconds": "{:.3f}",
+        "gflop": "{:.0f}",
+        "gflop_per_second": "{:.0f}",
+        "share_of_peak": "{:.0%}",
+        "memory_mib": "{:.0f}",
+        "clips_per_second": "{:.2f}",
+        "ratio_to_decode": "{:.2f}",
+        "oracle_ratio": "{:.1f}",
+        "oracle_difference": "{:.1e}",
+    }
+    shown = [name for name in columns if any(name in row for row in result["rows"])]
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="left" if name == "part" else "right")
+    for row in result["rows"]:
+        table.add_row(*(columns[name].format(row[name]) if name in row else "" for name in shown))
+    Console(width=160).print(table)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.benchmark", description=__doc__)
+    parser.add_argument("--model", default="full", help="full or small (random weights), or a model folder")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["float32"])
+    parser.add_argument("--branches", nargs="+", choices=list(BRANCHES), default=list(BRANCHES))
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1])
+    parser.add_argument("--num_frames", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prompt", default="a corgi walking in the park at sunrise, oil painting style")
+    parser.add_argument("--compare", action="store_true", help="run the plain restatement beside it (float32)")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    result = run(arguments)
+    print_table(result)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -104,6 +104,7 @@ class WindowAttention3D(nn.Module):
             self.register_parameter("fragment_position_bias_table", None)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+        self._cache: tuple | None = None  # geometry, copies of the tables, bias
 
     def position_bias(self, grid: Size3D, window: Size3D, shift: Size3D) -> Tensor:
         """What is added to the attention logits: (1, S or all windows, heads, N, N)."""
@@ -120,9 +121,26 @@ class WindowAttention3D(nn.Module):
             bias = (mask.to(bias.dtype).unflatten(0, (-1, spatial)).unsqueeze(2) + bias).flatten(0, 1)
         return bias if bias.ndim == 4 else bias[None]
 
+    def cached_position_bias(self, *geometry: Size3D) -> Tensor:
+        """`position_bias` of the last geometry, kept between scoring calls on a CPU, where it costs a tenth of a pass.
+
+        What it was computed from is kept beside it and compared, so that no change of the tables goes unnoticed.
+        """
+        tables = [t for t in (self.relative_position_bias_table, self.fragment_position_bias_table) if t is not None]
+        if torch.is_grad_enabled() or tables[0].device.type != "cpu" or torch.compiler.is_compiling():
+            self._cache = None
+            return self.position_bias(*geometry)
+        if self._cache is not None:
+            known, copies, bias = self._cache
+            if known == geometry and all(map(_equal, tables, copies)):
+                return bias
+        bias = self.position_bias(*geometry).contiguous()
+        self._cache = geometry, [table.detach().clone() for table in tables], bias
+        return bias
+
     def forward(self, windows: Tensor, grid: Size3D, window: Size3D, shift: Size3D) -> Tensor:
         """(B, windows, N, C) -> (B, windows, N, C)."""
-        bias = self.position_bias(grid, window, shift)
+        bias = self.cached_position_bias(grid, window, shift)
         qkv = rearrange(
             self.qkv(windows), "b s n (three heads c) -> three b s heads n c", three=3, heads=self.num_heads
         )
@@ -132,6 +150,10 @@ class WindowAttention3D(nn.Module):
         # One call a clip: the fused kernels take the bias by broadcasting over one clip's windows without a copy of it.
         clips = [F.scaled_dot_product_attention(q, k, v, attn_mask=bias) for q, k, v in zip(*qkv)]
         return self.proj(rearrange(torch.stack(clips), "b s heads n c -> b s n (heads c)"))
+
+
+def _equal(table: Tensor, copy: Tensor) -> bool:
+    return table.dtype == copy.dtype and torch.equal(table, copy)
 
 
 class SwinTransformerBlock3D(GradientCheckpointingLayer):

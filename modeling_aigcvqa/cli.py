@@ -33,7 +33,11 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--model", default=SHIPPED, help=f"folder or Hub id (default: {SHIPPED}, inside the package)")
     score.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: the model's)")
     score.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    score.add_argument("--dtype", default="auto", choices=["auto", *DTYPES], help="default: that of the weights")
+    score.add_argument(
+        "--dtype",
+        choices=["auto", *DTYPES],
+        help="auto: the faster one here, which is printed (default: the weights')",
+    )
     score.add_argument("--batch_size", type=int, default=1)
     score.add_argument("--num_workers", type=int, default=0, help="processes that decode ahead")
     score.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -185,6 +185,7 @@ class AIGCVQAConfig(PreTrainedConfig):
         branches: the branches that are built, any non-empty subset of "technical", "aesthetic", "alignment"
             (paper Table 2). Kept in this order.
         technical_config, aesthetic_config, alignment_config: sub-configs, or dicts of their fields.
+        alignment_num_frames: frames that the alignment branch sees, spread evenly over those given; None for all.
         plcc_loss_weight, rank_loss_weight: weights of eq. 6 and eq. 7 in the loss (paper: 1 and 1).
         initializer_range: standard deviation of the truncated normal that weights start from.
         weights_note: what the weights were trained on, shown beside the scores; None for weights that need no caveat.
@@ -197,6 +198,7 @@ class AIGCVQAConfig(PreTrainedConfig):
     technical_config: dict | PreTrainedConfig | None = None
     aesthetic_config: dict | PreTrainedConfig | None = None
     alignment_config: dict | PreTrainedConfig | None = None
+    alignment_num_frames: int | None = None
     plcc_loss_weight: float | int = 1.0
     rank_loss_weight: float | int = 1.0
     initializer_range: float = 0.02
@@ -221,6 +223,8 @@ class AIGCVQAConfig(PreTrainedConfig):
             if getattr(self, field) < 0:
                 _refuse(self, field, "expected a weight of at least 0.")
         _check_positive(self, "initializer_range")
+        if self.alignment_num_frames is not None:
+            _check_positive(self, "alignment_num_frames")
 
     @classmethod
     def small(cls, **overrides: Any) -> "AIGCVQAConfig":

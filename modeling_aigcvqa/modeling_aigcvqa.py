@@ -1,12 +1,13 @@
 """AIGC-VQA: three branches, their heads, late fusion (Lu et al., CVPR Workshops 2024, figure 2)."""
 
+import inspect
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -19,6 +20,7 @@ from .loss_aigcvqa import quality_loss
 # The pipeline is imported so that it travels with the model: `save_pretrained` copies this file's relative imports,
 # also when the model itself was loaded from such a copy.
 from .pipeline_aigcvqa import AIGCVQAPipeline  # noqa: F401
+from .protocols_aigcvqa import sample_frame_indices
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -60,6 +62,12 @@ class VQAHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         hidden = self.fc_hid(self.dropout(features).permute(0, 4, 1, 2, 3))
         return self.fc_last(self.dropout(self.act(hidden)))[:, 0]
+
+
+def _build(network: type[nn.Module], part: PreTrainedConfig) -> nn.Module:
+    """A backbone, which knows no config, from the fields of `part` that are named like its arguments."""
+    fields = type(part).__annotations__
+    return network(**{name: getattr(part, name) for name in inspect.signature(network).parameters if name in fields})
 
 
 def _in_float32(head: nn.Module, features: Tensor) -> Tensor:
@@ -112,56 +120,19 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         super().__init__(config)
         if "technical" in config.branches:
             part = config.technical_config
-            self.technical_backbone = SwinTransformer3D(
-                patch_size=part.patch_size,
-                embed_dim=part.embed_dim,
-                depths=part.depths,
-                num_heads=part.num_heads,
-                window_size=part.window_size,
-                fragment_bias=part.fragment_bias,
-                mlp_ratio=part.mlp_ratio,
-                drop_path_rate=part.drop_path_rate,
-            )
+            self.technical_backbone = _build(SwinTransformer3D, part)
             self.technical_head = VQAHead(
                 self.technical_backbone.num_features, part.head_hidden_size, part.head_dropout
             )
         if "aesthetic" in config.branches:
             part = config.aesthetic_config
-            self.aesthetic_backbone = ConvNeXt3D(
-                patch_size=part.patch_size,
-                depths=part.depths,
-                hidden_sizes=part.hidden_sizes,
-                temporal_kernel_sizes=part.temporal_kernel_sizes,
-                layer_scale_init_value=part.layer_scale_init_value,
-                drop_path_rate=part.drop_path_rate,
-            )
+            self.aesthetic_backbone = _build(ConvNeXt3D, part)
             self.aesthetic_head = VQAHead(
                 self.aesthetic_backbone.num_features, part.head_hidden_size, part.head_dropout
             )
         if "alignment" in config.branches:
             part = config.alignment_config
-            self.alignment_backbone = AlignmentBackbone(
-                image_size=part.image_size,
-                patch_size=part.patch_size,
-                vision_hidden_size=part.vision_hidden_size,
-                vision_num_hidden_layers=part.vision_num_hidden_layers,
-                vision_num_attention_heads=part.vision_num_attention_heads,
-                vision_mlp_ratio=part.vision_mlp_ratio,
-                vision_layer_norm_eps=part.vision_layer_norm_eps,
-                vision_drop_path_rate=part.vision_drop_path_rate,
-                vocab_size=part.vocab_size,
-                text_hidden_size=part.text_hidden_size,
-                text_num_hidden_layers=part.text_num_hidden_layers,
-                text_num_attention_heads=part.text_num_attention_heads,
-                text_intermediate_size=part.text_intermediate_size,
-                text_dropout=part.text_dropout,
-                max_position_embeddings=part.max_position_embeddings,
-                pad_token_id=part.pad_token_id,
-                adapter=part.adapter,
-                adapter_hidden_size=part.adapter_hidden_size,
-                adapter_kernel_size=part.adapter_kernel_size,
-                adapter_activation=part.adapter_activation,
-            )
+            self.alignment_backbone = _build(AlignmentBackbone, part)
             self.alignment_head = RewardHead(
                 self.alignment_backbone.num_features, part.head_hidden_sizes, part.head_dropouts
             )
@@ -247,7 +218,9 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        clips = pixel_values.shape[1]
+        clips, num_frames = pixel_values.shape[1:3]
+        if (self.config.alignment_num_frames or num_frames) < num_frames:
+            pixel_values = pixel_values[:, :, sample_frame_indices(num_frames, self.config.alignment_num_frames)]
         frames = imagenet_to_clip(pixel_values.flatten(0, 1)).to(self.dtype)
         prompts = (values.repeat_interleave(clips, 0) for values in (input_ids, attention_mask))
         scores = _in_float32(self.alignment_head, self.alignment_backbone(frames, *prompts))[..., 0]

@@ -102,7 +102,7 @@ def test_branches(clips, model_folder, capsys):
     assert "alignment_score" not in row
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "auto"])
 def test_dtypes(clips, dtype, capsys):
     assert main(["score", str(clips / "a.mp4"), "--prompt", "a", "--dtype", dtype, "--device", "cpu"]) == 0
 

@@ -135,6 +135,43 @@ def test_without_the_adapter_frames_are_scored_one_by_one(batch):
     torch.testing.assert_close(score(model, clip).alignment_score, per_frame.mean(0), atol=1e-5, rtol=1e-5)
 
 
+def test_fewer_frames_for_the_alignment_branch(small_model, batch):
+    model = copy.deepcopy(small_model)
+    model.config.alignment_num_frames = 4
+    output, whole = score(model, batch), score(small_model, batch)
+    chosen = {**batch, "pixel_values_resized": batch["pixel_values_resized"][:, [0, 5, 10, 15]]}
+    torch.testing.assert_close(output.alignment_score, score(small_model, chosen).alignment_score)
+    torch.testing.assert_close(output.aesthetic_score, whole.aesthetic_score)
+    model.config.alignment_num_frames = 99
+    torch.testing.assert_close(score(model, batch).alignment_score, whole.alignment_score)
+
+
+def test_a_change_of_weights_is_seen_by_what_is_cached(small_model, batch):
+    """Position biases are kept between scoring calls; no way of changing the tables may leave an old one in use."""
+    model = copy.deepcopy(small_model)
+    before = score(model, batch).technical_score
+    table = model.technical_backbone.layers[0].blocks[0].attn.relative_position_bias_table
+    table.data.mul_(5)  # not even a version counter tells of this
+    changed = score(model, batch).technical_score
+    assert (changed - before).abs().max() > 1e-6
+    fresh = AIGCVQAModel(model.config).eval()
+    fresh.load_state_dict(model.state_dict())
+    torch.testing.assert_close(score(fresh, batch).technical_score, changed)
+    clip = {**batch, "pixel_values_fragments": batch["pixel_values_fragments"][:, :5]}  # another geometry
+    torch.testing.assert_close(score(model, clip).technical_score, score(fresh, clip).technical_score)
+    torch.testing.assert_close(score(model, batch).technical_score, changed)
+    half = score(model.to(torch.bfloat16), batch).technical_score
+    torch.testing.assert_close(half, changed, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.slow
+def test_under_torch_compile(small_model, batch):
+    compiled = torch.compile(copy.deepcopy(small_model))
+    expected = score(small_model, batch)
+    for name in SCORES:
+        torch.testing.assert_close(score(compiled, batch)[name], expected[name], atol=1e-4, rtol=1e-4)
+
+
 def test_loss_is_the_paper_s_stage_3_sum(small_model, batch):
     from modeling_aigcvqa.loss_aigcvqa import plcc_loss, rank_loss
 

@@ -83,6 +83,17 @@ def test_convnext3d(frames, height, width):
         torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", range(1, 34))
+def test_convnext3d_at_every_length(frames):
+    config = AIGCVQAConfig(aesthetic_config=AESTHETIC).aesthetic_config
+    network = randomised(ConvNeXt3D(depths=[3, 2], hidden_sizes=[8, 12]))
+    clip = video(frames, 33, 41)
+    with torch.no_grad():
+        expected = oracle.convnext3d(network.state_dict(), clip, config)
+        torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("adapter", ["st_adapter", None])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_alignment(adapter, frames):

@@ -15,9 +15,16 @@ from transformers import BlipTextConfig, BlipTextModel
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .fused_linear_aigcvqa import FusedLinear, FusedMlp
+
 
 class VisionBlock(GradientCheckpointingLayer, Block):
-    """timm's ViT block, under transformers' gradient checkpointing."""
+    """timm's ViT block, under transformers' gradient checkpointing and with `FusedLinear` layers."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, **options):
+        super().__init__(dim, num_heads, mlp_ratio, **options)
+        self.attn.qkv, self.attn.proj = FusedLinear(dim, 3 * dim), FusedLinear(dim, dim)
+        self.mlp = FusedMlp(dim, int(dim * mlp_ratio))
 
 
 class STAdapter(nn.Module):

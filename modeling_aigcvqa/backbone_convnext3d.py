@@ -12,6 +12,8 @@ from timm.layers import DropPath, calculate_drop_path_rates
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .fused_linear_aigcvqa import FusedLinear
+
 Size3D = tuple[int, int, int]
 
 
@@ -31,16 +33,15 @@ class ConvNeXtBlock3D(GradientCheckpointingLayer):
             dim, dim, kernel_size=(temporal_kernel, 7, 7), padding=(temporal_kernel // 2, 3, 3), groups=dim
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.act = nn.GELU()
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.pwconv1 = FusedLinear(dim, 4 * dim, gelu=True)
+        self.pwconv2 = FusedLinear(4 * dim, dim)
         self.layer_scale = layer_scale  # the initial value of gamma
         self.gamma = nn.Parameter(self.norm.weight.new_full((dim,), layer_scale))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, features: Tensor) -> Tensor:
         hidden = self.norm(rearrange(self.dwconv(features), "b c t h w -> b t h w c"))
-        hidden = self.gamma * self.pwconv2(self.act(self.pwconv1(hidden)))
+        hidden = self.gamma * self.pwconv2(self.pwconv1(hidden))
         return features + self.drop_path(rearrange(hidden, "b t h w c -> b c t h w"))
 
 

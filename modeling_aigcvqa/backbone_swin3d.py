@@ -11,9 +11,11 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates
+from timm.layers import DropPath, calculate_drop_path_rates
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .fused_linear_aigcvqa import FusedLinear, FusedMlp
 
 Size3D = tuple[int, int, int]
 
@@ -102,8 +104,8 @@ class WindowAttention3D(nn.Module):
             self.fragment_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
         else:
             self.register_parameter("fragment_position_bias_table", None)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = FusedLinear(dim, 3 * dim)
+        self.proj = FusedLinear(dim, dim)
         self._cache: tuple | None = None  # geometry, copies of the tables, bias
 
     def position_bias(self, grid: Size3D, window: Size3D, shift: Size3D) -> Tensor:
@@ -148,8 +150,11 @@ class WindowAttention3D(nn.Module):
         if 1 < bias.shape[0] < windows.shape[1]:  # one bias for all windows along time
             bias = bias.repeat(windows.shape[1] // bias.shape[0], 1, 1, 1)
         # One call a clip: the fused kernels take the bias by broadcasting over one clip's windows without a copy of it.
-        clips = [F.scaled_dot_product_attention(q, k, v, attn_mask=bias) for q, k, v in zip(*qkv)]
-        return self.proj(rearrange(torch.stack(clips), "b s heads n c -> b s n (heads c)"))
+        clips = [
+            rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "s heads n c -> s n (heads c)")
+            for q, k, v in zip(*qkv)
+        ]
+        return self.proj(torch.stack(clips) if len(clips) > 1 else clips[0][None])
 
 
 def _equal(table: Tensor, copy: Tensor) -> bool:
@@ -175,7 +180,7 @@ class SwinTransformerBlock3D(GradientCheckpointingLayer):
         self.attn = WindowAttention3D(dim, num_heads, window, fragment_bias)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = FusedMlp(dim, int(dim * mlp_ratio))
 
     def attend(self, tokens: Tensor) -> Tensor:
         grid = tuple(tokens.shape[1:4])
@@ -202,7 +207,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = FusedLinear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = F.pad(tokens, (0, 0, 0, tokens.shape[3] % 2, 0, tokens.shape[2] % 2))

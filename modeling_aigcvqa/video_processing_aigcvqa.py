@@ -98,7 +98,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
             clip_views, clip_metadata = self._process(video, options, protocol)
             views.append(clip_views)
             metadata.append(clip_metadata)
-        fragments, resized = (torch.stack(view) for view in zip(*views))
+        fragments, resized = (torch.stack(view) if len(view) > 1 else view[0][None] for view in zip(*views))
         data = {"pixel_values_fragments": fragments, "pixel_values_resized": resized}
         features = BatchFeature(data, tensor_type=return_tensors)
         if options["return_metadata"]:
@@ -180,62 +180,64 @@ def sample_fragments(
     Returns:
         (T, 3, grid * size, grid * size), uint8 where uint8 came in and nothing had to be enlarged, else float in 0..1.
     """
-    if published_cells:
-        return _published_fragments(frames, grid, size, noise)
     height, width = frames.shape[1:3]
     scale = max(grid * size / min(height, width), 1.0)
+    if published_cells:
+        corners = [_published_corners(length, grid, size, noise, axis) for axis, length in enumerate((height, width))]
+        return _take_patches(_published_enlargement(frames, scale) if scale > 1 else frames, *corners, size)
     enlarged = [max(round(length * scale), grid * size) if scale > 1 else length for length in (height, width)]
-    rows, columns = (
-        _patch_positions(length, grid, size, None if noise is None else noise[axis], axis)
-        for axis, length in enumerate(enlarged)
-    )  # (grid, grid, size): [row of cells, column of cells, pixel in the patch]
-    rows = rearrange(rows, "i j s -> i s j 1").to(frames.device)
-    columns = rearrange(columns, "i j s -> i 1 j s").to(frames.device)
-    if scale > 1:
-        return _interpolate_at(frames, rows, columns, enlarged)
-    return rearrange(frames[:, rows, columns], "t i a j b c -> t c (i a) (j b)")
+    corners = [_patch_corners(length, grid, size, noise, axis) for axis, length in enumerate(enlarged)]
+    return _interpolate_at(frames, *corners, size, enlarged) if scale > 1 else _take_patches(frames, *corners, size)
 
 
-def _published_fragments(frames: Tensor, grid: int, size: int, noise: Tensor | None) -> Tensor:
-    """`sample_fragments` with published cells."""
-    height, width = frames.shape[1:3]
-    ratio = min(height, width) / (grid * size)
-    if ratio < 1:
-        unit = frames / 255 if frames.dtype == torch.uint8 else frames
-        enlarged = F.interpolate(rearrange(unit, "t h w c -> t c h w"), scale_factor=1 / ratio, mode="bilinear")
-        if frames.dtype == torch.uint8:
-            enlarged = (enlarged * 255).to(torch.uint8)  # cut off, as published
-        frames = rearrange(enlarged, "t c h w -> t h w c")
-    positions = []
-    for axis, length in enumerate((height, width)):
-        start = (torch.arange(grid) * (length // grid)).clamp(max=length - size)
-        room = max(length // grid - size, 0)
-        start = start.view((grid, 1) if axis == 0 else (1, grid)).expand(grid, grid)
-        offset = room // 2 if noise is None else (noise[axis].cpu() * room).long()
-        positions.append((start + offset)[..., None] + torch.arange(size))
-    rows = rearrange(positions[0], "i j s -> i s j 1").to(frames.device)
-    columns = rearrange(positions[1], "i j s -> i 1 j s").to(frames.device)
-    return rearrange(frames[:, rows, columns], "t i a j b c -> t c (i a) (j b)")
-
-
-def _patch_positions(length: int, grid: int, size: int, noise: Tensor | None, axis: int) -> Tensor:
-    """Positions along one axis of every patch's pixels, (grid, grid, size) int64; cells change along `axis`."""
+def _patch_corners(length: int, grid: int, size: int, noise: Tensor | None, axis: int) -> Tensor:
+    """First position along one axis of every patch, (grid, grid) int64; cells change along `axis`."""
     borders = torch.arange(grid + 1) * length // grid
-    room = borders.diff() - size
-    start = borders[:-1].view((grid, 1) if axis == 0 else (1, grid)).expand(grid, grid)
-    room = room.view((grid, 1) if axis == 0 else (1, grid)).expand(grid, grid)
-    offset = room // 2 if noise is None else (noise.cpu() * (room + 1)).long()
-    return (start + offset)[..., None] + torch.arange(size)
+    return _place(borders[:-1], borders.diff() - size, noise, axis, spare=1)
 
 
-def _interpolate_at(frames: Tensor, rows: Tensor, columns: Tensor, enlarged: list[int]) -> Tensor:
-    """What bilinear enlargement of the whole frame would hold at the patches' positions, without making it."""
+def _published_corners(length: int, grid: int, size: int, noise: Tensor | None, axis: int) -> Tensor:
+    """`_patch_corners` for published cells; `length` is the frame's own, also where it was enlarged."""
+    start = (torch.arange(grid) * (length // grid)).clamp(max=max(length - size, 0))
+    return _place(start, torch.full((grid,), max(length // grid - size, 0)), noise, axis, spare=0)
+
+
+def _place(start: Tensor, room: Tensor, noise: Tensor | None, axis: int, spare: int) -> Tensor:
+    """Start of each cell (grid,) plus the patch's offset in it: the middle of its room, or by `noise`."""
+    grid = len(start)
+    start, room = (value.view((grid, 1) if axis == 0 else (1, grid)).expand(grid, grid) for value in (start, room))
+    return start + (room // 2 if noise is None else (noise[axis].cpu() * (room + spare)).long())
+
+
+def _take_patches(frames: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """The patches at the corners (grid, grid), side by side: (T, H, W, 3) -> (T, 3, grid size, grid size)."""
+    spans = frames.flatten(2).unfold(2, 3 * size, 3)  # (T, H, W - size + 1, 3 size): whole rows of a patch at once
+    rows = (top[:, None] + torch.arange(size)[:, None]).to(frames.device)  # (grid, size, grid)
+    columns = left[:, None].expand_as(rows).to(frames.device)
+    return rearrange(spans[:, rows, columns], "t i s j (w c) -> t c (i s) (j w)", c=3)
+
+
+def _published_enlargement(frames: Tensor, scale: float) -> Tensor:
+    """(T, H, W, 3) -> (T, scale H, scale W, 3), bilinear; uint8 is cut off, as published."""
+    unit = frames / 255 if frames.dtype == torch.uint8 else frames
+    enlarged = F.interpolate(rearrange(unit, "t h w c -> t c h w"), scale_factor=scale, mode="bilinear")
+    if frames.dtype == torch.uint8:
+        enlarged = (enlarged * 255).to(torch.uint8)
+    return rearrange(enlarged, "t c h w -> t h w c").contiguous()
+
+
+def _interpolate_at(frames: Tensor, top: Tensor, left: Tensor, size: int, enlarged: list[int]) -> Tensor:
+    """The patches of the frame enlarged by bilinear interpolation, without making it; floats in 0..1."""
+    inside = torch.arange(size)
+    rows = rearrange(top[..., None] + inside, "i j s -> i s j 1").to(frames.device)
+    columns = rearrange(left[..., None] + inside, "i j s -> i 1 j s").to(frames.device)
     grid = torch.stack(torch.broadcast_tensors(columns / enlarged[1], rows / enlarged[0]), -1)
     half_pixel = grid.new_tensor([0.5 / enlarged[1], 0.5 / enlarged[0]])
     grid = rearrange(2 * (grid + half_pixel) - 1, "i a j b xy -> 1 (i a) (j b) xy")
     pixels = rearrange(frames, "t h w c -> t c h w").float()
-    grid = grid.to(pixels.dtype).expand(len(pixels), -1, -1, -1)
-    patches = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    patches = F.grid_sample(
+        pixels, grid.expand(len(pixels), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=False
+    )
     return patches / 255 if frames.dtype == torch.uint8 else patches
 
 
@@ -254,10 +256,14 @@ def resize_frames(frames: Tensor, size: Any, resample: Any, crop: bool = False) 
 
 
 def normalize(frames: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """(T, 3, h, w), uint8 in 0..255 or float in 0..1 -> normalised float32."""
+    """(T, 3, h, w), uint8 in 0..255 or float in 0..1 -> normalised float32, contiguous."""
     unit = 255.0 if frames.dtype == torch.uint8 else 1.0
     mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in (mean, std))
-    return frames.float().mul(1 / (unit * std)).sub(mean / std)
+    if frames.requires_grad:
+        return frames * (1 / (unit * std)) - mean / std
+    # One new tensor, written in two passes: a fresh one for every step costs more than the arithmetic.
+    normalized = torch.empty(frames.shape, device=frames.device)
+    return torch.mul(frames, 1 / (unit * std), out=normalized).sub_(mean / std)
 
 
 __all__ = ["AIGCVQAVideoProcessor"]

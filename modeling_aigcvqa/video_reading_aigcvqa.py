@@ -231,7 +231,7 @@ def _read_decord(source: str | io.BytesIO, name: str, choose_frames: ChooseFrame
     indices = choose_frames(total)
     wanted = sorted(set(indices))
     frames = reader.get_batch(wanted).asnumpy()  # fails on truncated files and on widths of 16, 24, 32, 48, 96, 144
-    return _gather(dict(zip(wanted, frames)), indices, name, total, reader.get_avg_fps(), "decord")
+    return _gather(dict(zip(wanted, frames)), indices, name, total, reader.get_avg_fps(), "decord", whole=frames)
 
 
 def _read_av(source: str | io.BytesIO, name: str, choose_frames: ChooseFrames) -> tuple[Tensor, VideoMetadata]:
@@ -298,9 +298,15 @@ def _read_frames(frames: Sequence, name: str, choose_frames: ChooseFrames) -> tu
 
 
 def _gather(
-    frames: dict[int, np.ndarray], indices: Sequence[int], name: str, total: int, fps: float | None, backend: str
+    frames: dict[int, np.ndarray],
+    indices: Sequence[int],
+    name: str,
+    total: int,
+    fps: float | None,
+    backend: str,
+    whole: np.ndarray | None = None,
 ) -> tuple[Tensor, VideoMetadata]:
-    """Decoded frames by index -> (T, H, W, 3), repeated where an index repeats."""
+    """Decoded frames by index -> (T, H, W, 3), repeated where an index repeats; `whole`: they, stacked already."""
     missing = sorted(set(indices) - set(frames))
     if missing:
         raise VideoReadError(
@@ -309,8 +315,8 @@ def _gather(
     if len({frame.shape for frame in frames.values()}) > 1:
         _refuse_sizes(name, {index: frame.shape for index, frame in frames.items()})
     order = {index: position for position, index in enumerate(sorted(frames))}
-    stacked = torch.from_numpy(np.stack([frames[index] for index in order]))
-    if len(order) < len(indices):
+    stacked = torch.from_numpy(np.stack([frames[index] for index in order]) if whole is None else whole)
+    if list(order) != list(indices):
         stacked = stacked[[order[index] for index in indices]]
     return stacked, _metadata(total, indices, fps, tuple(stacked.shape[1:3]), backend)
 

@@ -79,7 +79,8 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> 
 
 def count_gflop(call: Callable[[], object]) -> float:
     """Work of `call` in GFLOP, a multiplication and an addition each counting one; attention is counted unfused."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+    plain = torch.backends.mkldnn.flags(enabled=False)  # its fused operations are not counted
+    with plain, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops() / 1e9
 

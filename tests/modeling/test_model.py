@@ -105,7 +105,7 @@ def without_gradient(model):
 def test_gradient_reaches_every_trainable_parameter(small_model, batch):
     model = without_dropout(copy.deepcopy(small_model)).train()
     model(**batch, mos=torch.tensor([20.0, 70.0])).loss.backward()
-    # Both losses compare scores, so a bias that only shifts them all alike has no gradient (the alignment head is linear,
+    # Both losses compare scores: a bias that only shifts them all alike has no gradient (the alignment head is linear,
     # so the norm before it is such a one); nor has a key's bias, which shifts all logits of a query before the softmax.
     shifts = ("_head.", "encoder.layer.2.output.LayerNorm.bias", "self.key.bias")
     from_shifts = {name for name in without_gradient(model) if any(shift in name for shift in shifts)}

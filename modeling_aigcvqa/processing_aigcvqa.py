@@ -28,6 +28,7 @@ class AIGCVQAProcessor(ProcessorMixin):
 
     def __init__(self, video_processor=None, tokenizer=None, requires_prompt: bool = True, chat_template=None):
         self.requires_prompt = requires_prompt
+        self._warned_of_cuts = False
         super().__init__(video_processor, tokenizer, chat_template=chat_template)
 
     def __call__(
@@ -92,7 +93,8 @@ class AIGCVQAProcessor(ProcessorMixin):
         limit = options.get("max_length") or protocol_limit or self.tokenizer.model_max_length
         if options["truncation"]:
             options = {**options, "max_length": limit}
-            self._warn_of_cuts(prompts, limit)
+            if not self._warned_of_cuts:
+                self._warn_of_cuts(prompts, limit)
         return self.tokenizer(prompts, **options)
 
     def _warn_of_cuts(self, prompts: list[str], limit: int) -> None:
@@ -100,7 +102,8 @@ class AIGCVQAProcessor(ProcessorMixin):
         for prompt, tokens in zip(prompts, whole):
             if len(tokens) > limit:
                 cut = self.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
-                logger.warning_once(
+                self._warned_of_cuts = True
+                logger.warning(
                     f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}; not read by the alignment branch: "
                     f"...{cut!r} (prompt: {prompt[:60]!r}...). Said once; shorten prompts or raise max_length."
                 )

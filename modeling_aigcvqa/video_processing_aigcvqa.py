@@ -124,14 +124,12 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         generator = options["generator"]
         if options["seed"] is not None:
             generator = torch.Generator().manual_seed(options["seed"])
+        samplers = protocol.fragment_clips, protocol.resized_clips
+        noises = [_uniform(generator, DOVER_SEGMENTS).tolist() if random and s != "even" else None for s in samplers]
         clips: list[list[list[int]]] = []
 
-        def choose_frames(total: int) -> list[int]:
-            for sampler in (protocol.fragment_clips, protocol.resized_clips):
-                noise = (
-                    _uniform(generator, DOVER_SEGMENTS).tolist() if random and not sampler.startswith("even") else None
-                )
-                clips.append(sample_clips(sampler, total, options["num_frames"], noise))
+        def choose_frames(total: int) -> list[int]:  # called again where a second decoder takes over
+            clips[:] = [sample_clips(s, total, options["num_frames"], noise) for s, noise in zip(samplers, noises)]
             if clips[0] == clips[1]:  # one set of frames for both views
                 return clips[0][0]
             return [index for view in clips for clip in view for index in clip]

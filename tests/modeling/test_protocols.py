@@ -8,7 +8,8 @@ from PIL import Image
 
 from modeling_aigcvqa import AIGCVQAVideoProcessor
 from modeling_aigcvqa.protocols_aigcvqa import sample_clips
-from tests.conftest import moving_gradient
+from modeling_aigcvqa.video_reading_aigcvqa import read_video
+from tests.conftest import moving_gradient, write_video
 
 
 def fast_vqa_test_frames(total, length=32, interval=2, clips=4):
@@ -130,6 +131,17 @@ def test_per_frame_scores_are_averaged(small_model, processor):
     frames = [{**inputs, "pixel_values_resized": inputs["pixel_values_resized"][:, i]} for i in range(3)]
     each = torch.stack([small_model(**frame).alignment_score for frame in frames])
     torch.testing.assert_close(small_model(**inputs).alignment_score, each.mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_frames_are_chosen_anew_where_a_second_decoder_takes_over(tmp_path):
+    """decord2 3.4 fails on frames 96 pixels wide once the frames are chosen, and PyAV reads them then."""
+    clip = write_video(tmp_path / "narrow.mp4", moving_gradient(70, 64, 96))
+    frames, _ = read_video(clip, lambda total: list(range(total)))
+    for options in ({}, {"fragment_sampling": "random", "seed": 3}):
+        from_file = AIGCVQAVideoProcessor()(clip, protocol="dover", **options)
+        from_frames = AIGCVQAVideoProcessor()(frames, protocol="dover", **options)
+        for name, view in from_file.items():
+            assert torch.equal(view, from_frames[name]), name
 
 
 def test_an_unknown_protocol_is_refused():

@@ -124,7 +124,7 @@ class WindowAttention3D(nn.Module):
         return bias if bias.ndim == 4 else bias[None]
 
     def cached_position_bias(self, *geometry: Size3D) -> Tensor:
-        """`position_bias` of the last geometry, kept between scoring calls on a CPU, where it costs a tenth of a pass.
+        """`position_bias` of the last geometry, kept between scoring calls on a CPU instead of composed in each.
 
         What it was computed from is kept beside it and compared, so that no change of the tables goes unnoticed.
         """

@@ -56,8 +56,8 @@ def load_pipeline(
 def fastest_dtype(device: torch.device) -> tuple[str, str]:
     """bfloat16 where this device computes faster in it, else float32; and the reason.
 
-    Decided by a matrix product timed in both (some 50 ms): a processor may accept bfloat16 and emulate it. Scores in
-    bfloat16 differ from float32's in the third digit.
+    Decided by a matrix product timed in both: a processor may accept bfloat16 and emulate it. Scores in bfloat16 differ
+    from float32's by about a hundredth of their spread (README, Speed).
     """
     seconds = {}
     for name in ("float32", "bfloat16"):

@@ -11,7 +11,7 @@ from .processing_aigcvqa import AIGCVQAProcessor
 from .video_processing_aigcvqa import AIGCVQAVideoProcessor
 
 VOCABULARY = Path(__file__).parent / "assets" / "vocab.txt"
-# ImageReward cuts prompts at 35 tokens; BERT's positions go to 512, and prompts of today's generators to some 200.
+# ImageReward cuts prompts at 35 tokens; prompts of today's generators are longer, and BERT's positions go to 512.
 MAX_PROMPT_TOKENS = 256
 PRESETS = {"full": AIGCVQAConfig, "small": AIGCVQAConfig.small}
 UNTRAINED_NOTE = "The weights of this model are untrained (random): its scores say nothing about quality."

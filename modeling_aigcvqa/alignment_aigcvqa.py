@@ -8,7 +8,7 @@ timm's ViT and transformers' BLIP text model; parameter names below `visual_enco
 from functools import partial
 
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel
@@ -149,17 +149,17 @@ class AlignmentBackbone(nn.Module):
         return output.last_hidden_state[:, 0]
 
     def forward(self, frames: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T, 3, H, W), CLIP-normalised, and prompts (B, L) -> (B, P, num_features).
+        """(B, T, 3, H, W), CLIP-normalised, and prompts (B, L) or (B, P, L) -> (B, K, num_features) or (B, P, K, ...).
 
-        P = 1 with the adapter (the tokens of all frames joined), P = T without it (one text pass a frame).
+        K = 1 with the adapter (the tokens of all frames joined), K = T without it (one text pass a frame).
         """
-        tokens = self.encode_frames(frames)
-        if self.adapter is not None:
-            return self.encode_text(rearrange(tokens, "b t n c -> b (t n) c"), input_ids, attention_mask)[:, None]
-        frames_per_clip = tokens.shape[1]
-        per_frame = self.encode_text(
-            rearrange(tokens, "b t n c -> (b t) n c"),
-            repeat(input_ids, "b l -> (b t) l", t=frames_per_clip),
-            repeat(attention_mask, "b l -> (b t) l", t=frames_per_clip),
+        pattern = "b t n c -> b (t n) c" if self.adapter is not None else "b t n c -> (b t) n c"
+        tokens = rearrange(self.encode_frames(frames), pattern)
+        prompts = input_ids.shape[1:-1]
+        views = len(tokens) // len(input_ids)
+        tokens = tokens.repeat_interleave(prompts.numel(), 0)  # b k p
+        input_ids, attention_mask = (
+            values.repeat_interleave(views, 0).flatten(0, -2) for values in (input_ids, attention_mask)
         )
-        return rearrange(per_frame, "(b t) c -> b t c", t=frames_per_clip)
+        features = self.encode_text(tokens, input_ids, attention_mask).view(-1, views, *prompts, self.num_features)
+        return features.movedim(1, -2)

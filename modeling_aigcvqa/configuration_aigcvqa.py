@@ -188,6 +188,9 @@ class AIGCVQAConfig(PreTrainedConfig):
         alignment_num_frames: frames that the alignment branch sees, spread evenly over those given; None for all.
         plcc_loss_weight, rank_loss_weight: weights of eq. 6 and eq. 7 in the loss (paper: 1 and 1).
         initializer_range: standard deviation of the truncated normal that weights start from.
+        mos_mean, mos_std: mean and standard deviation of the labels on whose scale the scores are. The losses see
+            scores and labels in units of `mos_std`, so that eq. 7, whose margin is in points, weighs the same on any
+            scale.
         weights_note: what the weights were trained on, shown beside the scores; None for weights that need no caveat.
     """
 
@@ -202,6 +205,8 @@ class AIGCVQAConfig(PreTrainedConfig):
     plcc_loss_weight: float | int = 1.0
     rank_loss_weight: float | int = 1.0
     initializer_range: float = 0.02
+    mos_mean: float | int = 0.0
+    mos_std: float | int = 1.0
     weights_note: str | None = None
 
     def __post_init__(self, **kwargs):
@@ -222,18 +227,38 @@ class AIGCVQAConfig(PreTrainedConfig):
         for field in ("plcc_loss_weight", "rank_loss_weight"):
             if getattr(self, field) < 0:
                 _refuse(self, field, "expected a weight of at least 0.")
-        _check_positive(self, "initializer_range")
+        _check_positive(self, "initializer_range", "mos_std")
         if self.alignment_num_frames is not None:
             _check_positive(self, "alignment_num_frames")
 
     @classmethod
     def small(cls, **overrides: Any) -> "AIGCVQAConfig":
-        """The small preset: every part of the architecture in 6 M parameters, for tests and the shipped model."""
+        """The small preset: every part of the architecture in 5 M parameters, for tests and the shipped model.
+
+        Coarser patches and three stages a backbone, still maps of T/2 x 7 x 7. It starts from wider random weights and
+        larger layer scales than the full model, which starts from trained ones.
+        """
         return cls(
             **{
-                "technical_config": {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]},
-                "aesthetic_config": {"hidden_sizes": [24, 48, 96, 192], "depths": [3, 3, 3, 3]},
+                "technical_config": {
+                    "patch_size": [2, 8, 8],
+                    "embed_dim": 24,
+                    "depths": [1, 2, 2],
+                    "num_heads": [1, 2, 4],
+                    "fragment_bias": [True, True, False],
+                    "drop_path_rate": 0.0,
+                    "head_dropout": 0.1,
+                },
+                "aesthetic_config": {
+                    "patch_size": [2, 8, 8],
+                    "hidden_sizes": [24, 48, 96],
+                    "depths": [2, 2, 2],
+                    "temporal_kernel_sizes": [1, 3],
+                    "layer_scale_init_value": 0.1,
+                    "head_dropout": 0.1,
+                },
                 "alignment_config": {
+                    "patch_size": 32,
                     "vision_hidden_size": 128,
                     "vision_num_hidden_layers": 4,
                     "vision_num_attention_heads": 4,
@@ -246,6 +271,8 @@ class AIGCVQAConfig(PreTrainedConfig):
                     "head_hidden_sizes": [64, 16],
                     "head_dropouts": [0.1, 0.0],
                 },
+                "alignment_num_frames": 4,
+                "initializer_range": 0.06,
                 **overrides,
             }
         )

@@ -44,13 +44,15 @@ def load_pipeline(
     if dtype == "auto":
         dtype, reason = fastest_dtype(torch.device(device))
         logger.warning(f"dtype {dtype}: {reason}")
-    if model == SHIPPED:
-        loaded, processor = _shipped(branches)
-    else:
-        loaded, processor = _load(model, branches)
+    loaded, processor = load_model(model, branches)
     if dtype is not None:
         loaded = loaded.to(DTYPES[dtype])
     return AIGCVQAPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
+
+
+def load_model(model: str, branches: list[str] | None = None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
+    """The model and its processor, in the dtype of the weights; arguments and errors as of `load_pipeline`."""
+    return _shipped(branches) if model == SHIPPED else _load(model, branches)
 
 
 def fastest_dtype(device: torch.device) -> tuple[str, str]:

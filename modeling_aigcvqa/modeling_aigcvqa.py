@@ -160,9 +160,10 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             pixel_values_resized: (B, T, 3, H, W), ImageNet-normalised; for the aesthetic and alignment branches. Either
                 may be (B, clips, T, 3, H, W): the clips of a video are scored one by one and averaged, their maps stand
                 one after the other in time.
-            input_ids, attention_mask: the prompt (B, L); for the alignment branch. No mask: every token counts.
-            mos: labels (B,) on the scale that the scores shall have. Gives `loss`: eq. 6 and 7 on the quality score
-                and, where several branches are built, on every branch's score (paper, stage 3).
+            input_ids, attention_mask: the prompt (B, L); for the alignment branch. No mask: every token counts. Several
+                prompts a clip, (B, P, L), share the work on its frames and give alignment and quality scores (B, P).
+            mos: labels (B,) on the scale that the scores shall have (`config.mos_std`). Gives `loss`: eq. 6 and 7 on
+                the quality score and, where several branches are built, on every branch's score (paper, stage 3).
             return_dict: False for a tuple.
 
         Raises:
@@ -178,7 +179,9 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         if "alignment" in self.config.branches:
             outputs.alignment_score = self._score_alignment(pixel_values_resized, input_ids, attention_mask)
         scores = [getattr(outputs, f"{branch}_score") for branch in self.config.branches]
-        outputs.quality_score = torch.stack(scores).sum(0)
+        if scores[-1].ndim == 2:  # several prompts: what does not depend on the prompt counts with each
+            scores = [score.reshape(len(score), -1) for score in scores]
+        outputs.quality_score = torch.stack(torch.broadcast_tensors(*scores)).sum(0)
         if mos is not None:
             outputs.loss = self._loss(scores, outputs.quality_score, mos)
         return outputs if return_dict in (None, True) else outputs.to_tuple()
@@ -196,7 +199,10 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
     def _score_alignment(
         self, pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None
     ) -> Tensor:
-        """(B, clips, T, 3, H, W) and (B, L) -> (B,): the mean over the clips and, without adapter, over the frames."""
+        """(B, clips, T, 3, H, W) and (B, L) or (B, P, L) -> (B,) or (B, P).
+
+        The mean over the clips and, without adapter, over the frames.
+        """
         pixel_values = self._check_video("alignment", "pixel_values_resized", pixel_values)
         part = self.config.alignment_config
         if pixel_values.shape[-2:] != (part.image_size, part.image_size):
@@ -206,14 +212,14 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             )
         if input_ids is None:
             raise ValueError("the alignment branch needs input_ids; pass the prompt to the processor as text=...")
-        if input_ids.ndim != 2 or input_ids.shape[0] != pixel_values.shape[0]:
+        if input_ids.ndim not in (2, 3) or input_ids.shape[0] != pixel_values.shape[0]:
             raise ValueError(
-                f"input_ids must be (B, L) with one prompt a clip (got {tuple(input_ids.shape)} for "
+                f"input_ids must be (B, L), one prompt a clip, or (B, P, L) (got {tuple(input_ids.shape)} for "
                 f"{pixel_values.shape[0]} clips)."
             )
-        if input_ids.shape[1] > part.max_position_embeddings:
+        if input_ids.shape[-1] > part.max_position_embeddings:
             raise ValueError(
-                f"input_ids has {input_ids.shape[1]} tokens, above max_position_embeddings="
+                f"input_ids has {input_ids.shape[-1]} tokens, above max_position_embeddings="
                 f"{part.max_position_embeddings}; let the processor truncate the prompt."
             )
         if attention_mask is None:
@@ -224,7 +230,7 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         frames = imagenet_to_clip(pixel_values.flatten(0, 1)).to(self.dtype)
         prompts = (values.repeat_interleave(clips, 0) for values in (input_ids, attention_mask))
         scores = _in_float32(self.alignment_head, self.alignment_backbone(frames, *prompts))[..., 0]
-        scores = scores.unflatten(0, (-1, clips)).mean((1, 2))
+        scores = scores.mean(-1).view(-1, clips, *input_ids.shape[1:-1]).mean(1)
         return part.score_scale * scores + part.score_shift
 
     def _check_video(self, branch: str, name: str, pixel_values: Tensor | None) -> Tensor:
@@ -240,8 +246,8 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
     def _loss(self, scores: list[Tensor], quality: Tensor, mos: Tensor) -> Tensor:
         weights = (self.config.plcc_loss_weight, self.config.rank_loss_weight)
         terms = [quality] if len(scores) == 1 else [quality, *scores]
-        mos = torch.as_tensor(mos, device=quality.device)
-        return torch.stack([quality_loss(term, mos, *weights) for term in terms]).sum()
+        mos = torch.as_tensor(mos, device=quality.device) / self.config.mos_std
+        return torch.stack([quality_loss(term / self.config.mos_std, mos, *weights) for term in terms]).sum()
 
 
 def imagenet_to_clip(pixel_values: Tensor) -> Tensor:

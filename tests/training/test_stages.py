@@ -1,0 +1,245 @@
+"""The three stages: what a run leaves; that neither an interruption nor the number of processes changes the result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+
+from modeling_aigcvqa.loading import load_model
+from tests.conftest import REPOSITORY
+from tests.training.tiny import tiny_data, tiny_folder
+from training import checkpoints, stage1, stage2, stage3
+
+STAGES = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("start"))
+
+
+def options(data, init_from, output, **changes) -> list[str]:
+    values = {
+        "data": data[0],
+        "split_file": data[1],
+        "init_from": init_from,
+        "output": output,
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_epochs": 0,
+        "num_workers": 0,
+        **changes,
+    }
+    return [text for name, value in values.items() for text in (f"--{name}", str(value))]
+
+
+def run(stage: str, *arguments, **changes) -> Path:
+    """The stage in this process, as one process on the CPU."""
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    STAGES[stage].main(options(*arguments, **changes))
+    return Path(arguments[2])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_stages_follow_one_another(data, start, tmp_path, capsys):
+    first = run("stage1", data, start, tmp_path / "1", max_steps=2)
+    second = run("stage2", data, first, tmp_path / "2", max_steps=2, prompt_negatives=1, unfixed_ratio=0.7)
+    labels = "technical=technical_mos"
+    third = run("stage3", data, second, tmp_path / "3", max_steps=2, unfixed_ratio=0.3, labels=labels)
+    assert "technical trains" in capsys.readouterr().err
+    before, after = weights(start), [weights(folder) for folder in (first, second, third)]
+    for name in before:
+        changed = [not torch.equal(a[name], b[name]) for a, b in zip([before, *after], after)]
+        branch = name.split("_")[0]
+        assert not changed[1 if branch != "alignment" else 0], f"{name} changed in a stage that does not train it"
+        if "head" in name and name.endswith("weight"):
+            assert changed == ([True, False, True] if branch != "alignment" else [False, True, True]), name
+    record = json.loads((third / "training.json").read_text())
+    assert record["step"] == 2 and record["stage"] == "stage3" and len(record["history"]) == 1
+    assert {"loss/quality", "quality/srocc", "alignment/plcc", "data_wait_share"} <= record["history"][0].keys()
+    assert (third / "curves.png").stat().st_size > 1000
+    model, processor = load_model(str(third))
+    assert processor.video_processor.num_frames == 4 and model.config.mos_std > 1
+
+
+def test_the_loops_of_the_stages_are_the_same():
+    loops = [Path(module.__file__).read_text().split("def main", 1)[1] for module in STAGES.values()]
+    assert loops[0] == loops[1] == loops[2]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [2, 3], ids=["mid-epoch", "epoch boundary"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(data, start, tmp_path, monkeypatch, at):
+    changes = {"checkpoint_steps": 2, "ema_decay": 0.5, "epochs": 2}
+    whole = run("stage3", data, start, tmp_path / "whole", **changes)
+    save = checkpoints.save_checkpoint
+
+    def save_and_die(accelerator, output, progress, kept):
+        save(accelerator, output, progress, kept)
+        if progress.step == at:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage3, "save_checkpoint", save_and_die)
+        with pytest.raises(Interrupted):
+            run("stage3", data, start, tmp_path / "broken", **changes)
+    resumed = run("stage3", data, start, tmp_path / "broken", **changes)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    histories = [json.loads((folder / "training.json").read_text())["history"] for folder in (whole, resumed)]
+    timing = ("seconds", "data_wait_share")
+    plain, broken = ([{k: v for k, v in row.items() if k not in timing} for row in rows] for rows in histories)
+    assert plain == broken
+
+
+def test_a_kill_while_writing_loses_nothing(data, start, tmp_path, monkeypatch):
+    def die(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.os, "rename", die)  # everything is written, nothing is in its place
+        patch.setattr(stage1, "save_best", lambda *_: None)
+        with pytest.raises(Interrupted):
+            run("stage1", data, start, tmp_path / "run", epochs=1)
+    assert checkpoints.find_checkpoints(str(tmp_path / "run")) == []
+    finished = run("stage1", data, start, tmp_path / "run", epochs=1)
+    assert len(checkpoints.find_checkpoints(str(finished))) == 1
+
+
+def test_checkpoints_are_kept_to_the_limit(data, start, tmp_path):
+    output = run("stage1", data, start, tmp_path / "run", epochs=1, checkpoint_steps=1, checkpoints_kept=2)
+    assert [folder.name for folder in checkpoints.find_checkpoints(str(output))] == ["step-000002", "step-000003"]
+
+
+def test_what_cannot_be_resumed_is_refused(data, start, tmp_path):
+    output = run("stage1", data, start, tmp_path / "run", max_steps=1)
+    with pytest.raises(ValueError, match="finished run"):
+        run("stage1", data, start, output, max_steps=1)
+    (output / "training.json").unlink()
+    with pytest.raises(ValueError, match=r"learning_rate was 0.001 and is 0.01"):
+        run("stage1", data, start, output, max_steps=1, learning_rate=1e-2)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        run("stage1", data, start, tmp_path / "full", max_steps=1)
+
+
+def test_parts_that_are_too_small_are_refused(data, start, tmp_path):
+    with pytest.raises(ValueError, match="fewer than batch_size=16"):
+        run("stage1", data, start, tmp_path / "a", batch_size=16)
+    with pytest.raises(ValueError, match="at least 2"):
+        run("stage1", data, start, tmp_path / "b", batch_size=1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, start, tmp_path):
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run("stage1", data, start, tmp_path / "run", learning_rate=1e30, epochs=3)
+
+
+def test_an_unreadable_clip_is_reported_and_replaced(data, start, tmp_path, capsys):
+    broken = tiny_data(tmp_path / "source")
+    rows = (broken[0] / "data" / "train" / "metadata.jsonl").read_text().splitlines()
+    clip = broken[0] / "data" / "train" / json.loads(rows[0])["file_name"]
+    clip.write_bytes(b"no video")
+    output = run("stage1", broken, start, tmp_path / "run", epochs=1)
+    record = json.loads((output / "training.json").read_text())
+    assert len(record["failed"]) == 1 and clip.stem in record["failed"][0]
+    assert "another clip takes its place" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="max_failed_clips=0"):
+        run("stage1", broken, start, tmp_path / "strict", epochs=1, max_failed_clips=0)
+
+
+def launch(stage: str, processes: int, arguments: list[str], config: Path | None = None) -> list[str]:
+    """The command of a run on CPU processes, as a user starts it."""
+    many = ["--config_file", str(config)] if config else ["--multi_gpu"] if processes > 1 else ["--cpu"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *many, "--num_processes", str(processes)]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", "0", "--num_cpu_threads_per_process", "1"]
+    return [*command, str(REPOSITORY / "training" / f"{stage}.py"), *arguments]
+
+
+def launched(stage: str, processes: int, arguments: list[str], config: Path | None = None) -> str:
+    done = subprocess.run(
+        launch(stage, processes, arguments, config),
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_two_processes_give_what_one_gives(data, tmp_path, stage):
+    start = tiny_folder(tmp_path / "start", dropout=False)
+    changes = {"epochs": 2, "prompt_negatives": 1 if stage == "stage2" else 0}
+    one = run(stage, data, start, tmp_path / "one", **changes)
+    said = launched(stage, 2, options(data, start, tmp_path / "two", **changes))
+    assert "2 processes x 2" in said
+    histories = [json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("one", "two")]
+    for alone, together in zip(*histories):
+        for name, value in alone.items():
+            if name.startswith("loss/"):
+                assert together[name] == pytest.approx(value, abs=1e-4), name
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=2e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_two_processes_killed_and_resumed(data, start, tmp_path, stage):
+    changes = {"epochs": 3, "checkpoint_steps": 2}
+    launched(stage, 2, options(data, start, tmp_path / "whole", **changes))
+    command = launch(stage, 2, options(data, start, tmp_path / "broken", **changes))
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+        cwd="/",
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not checkpoints.find_checkpoints(str(tmp_path / "broken")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "broken" / "training.json").exists(), "the run was over before it could be killed"
+    launched(stage, 2, options(data, start, tmp_path / "broken", **changes))
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "broken")[name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_fsdp_on_two_processes(data, tmp_path):
+    start = tiny_folder(tmp_path / "start", dropout=False)
+    one = run("stage3", data, start, tmp_path / "one", max_steps=2)
+    config = REPOSITORY / "training" / "configs" / "accelerate_fsdp.yaml"
+    launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2), config)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=2e-4, rtol=1e-3, msg=name)

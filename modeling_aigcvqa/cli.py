@@ -12,11 +12,13 @@ from rich.table import Table
 from torch.utils.data import Dataset
 
 from .configuration_aigcvqa import BRANCHES
+from .explain import WEIGHTS, explain
 from .loading import DTYPES, SHIPPED, load_pipeline
 from .pipeline_aigcvqa import SCORES
-from .presets import PRESETS, default_processor, save_model_folder, untrained_model
+from .presets import NUM_FRAMES, PRESETS, default_processor, save_model_folder, untrained_model
 
 SUFFIXES = (".csv", ".jsonl")
+TABLE_ROWS = 1000  # printed at most, and kept for that; a file has them all
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,6 +44,23 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--num_workers", type=int, default=0, help="processes that decode ahead")
     score.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
+    explain = commands.add_parser(
+        "explain",
+        help="show where, when and by which word a clip's scores break",
+        description="Writes heat maps over the video, a timeline, the weakest words and one HTML page with it all.",
+    )
+    explain.add_argument("video", metavar="VIDEO", help="a file, folder of frames or URL")
+    explain.add_argument("--prompt", help="the prompt that the video was generated from")
+    explain.add_argument("--output", type=Path, required=True, help="folder to write to")
+    explain.add_argument("--model", default=SHIPPED, help=f"folder or Hub id (default: {SHIPPED}, inside the package)")
+    explain.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    explain.add_argument("--dtype", choices=["auto", *DTYPES], help="as of score")
+    explain.add_argument(
+        "--window", type=int, help="frames of the clip that a window spans (default: as many as the model scores)"
+    )
+    explain.add_argument("--stride", type=int, help="frames between windows' starts (default: half a window)")
+    explain.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of windows that overlap")
+
     init = commands.add_parser("init", help="write an untrained model to a folder, to start training from")
     init.add_argument("--preset", choices=list(PRESETS), default="full")
     init.add_argument("--seed", type=int, default=0)
@@ -54,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        return {"score": run_score, "init": run_init}[arguments.command](arguments, errors)
+        return {"score": run_score, "explain": run_explain, "init": run_init}[arguments.command](arguments, errors)
     except (ValueError, OSError) as error:
         errors.print(f"aigcvqa: {error}", style="red")
         return 2
@@ -64,8 +83,37 @@ def run_init(arguments: argparse.Namespace, errors: Console) -> int:
     if arguments.output.exists() and any(arguments.output.iterdir()):
         raise ValueError(f"--output '{arguments.output}' is not empty; name a new folder.")
     model = untrained_model(arguments.preset, arguments.seed)
-    save_model_folder(model, default_processor(model.config), arguments.output)
+    processor = default_processor(model.config, NUM_FRAMES[arguments.preset])
+    save_model_folder(model, processor, arguments.output)
     errors.print(f"Wrote an untrained '{arguments.preset}' model to '{arguments.output}'.")
+    return 0
+
+
+def run_explain(arguments: argparse.Namespace, errors: Console) -> int:
+    try:
+        from .explain_report import write_report
+    except ImportError as error:  # matplotlib, which scoring does not need
+        raise ValueError(str(error)) from error
+    if arguments.output.is_file():
+        raise ValueError(f"--output '{arguments.output}' is a file; name a folder.")
+    pipeline = load_pipeline(arguments.model, None, arguments.device, arguments.dtype)
+    with progress_bar(errors) as progress:
+        task = progress.add_task("windows", total=None)
+        explanation = explain(
+            pipeline,
+            arguments.video,
+            arguments.prompt,
+            arguments.window,
+            arguments.stride,
+            arguments.weights,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        paths = write_report(explanation, arguments.video, arguments.output)
+    print_table([{"file": arguments.video, **explanation.scores}], explanation.note)
+    if explanation.words:
+        print("weakest words:", ", ".join(word.word for word in explanation.weakest_words()))
+    for name, path in paths.items():
+        print(f"{name}: {path}")
     return 0
 
 
@@ -78,7 +126,7 @@ def run_score(arguments: argparse.Namespace, errors: Console) -> int:
     branches = arguments.branches.split(",") if arguments.branches else None
     pipeline = load_pipeline(arguments.model, branches, arguments.device, arguments.dtype)
     note = pipeline.model.config.weights_note
-    scored = []
+    shown, failed = [], []  # not every row: a manifest may have a million
     with RowWriter(arguments.output, list(rows[0])) as writer, progress_bar(errors) as progress:
         task = progress.add_task("scoring", total=len(rows))
         results = pipeline(
@@ -87,17 +135,21 @@ def run_score(arguments: argparse.Namespace, errors: Console) -> int:
         for row, result in zip(rows, results):
             row = {key: value for key, value in row.items() if key != "_video"} | result
             writer.write(row)
-            scored.append(row)
+            if arguments.json or len(shown) < TABLE_ROWS:
+                shown.append(row)
+            if "error" in row:
+                failed.append(row)
             progress.advance(task)
-    failed = [row for row in scored if "error" in row]
     if arguments.json:
-        print(json.dumps({"model": arguments.model, "note": note, "results": scored}, ensure_ascii=False, indent=2))
+        print(json.dumps({"model": arguments.model, "note": note, "results": shown}, ensure_ascii=False, indent=2))
     else:
-        print_table(scored, note)
+        print_table(shown, note)
+    if len(shown) < len(rows):
+        errors.print(f"The first {len(shown)} of {len(rows)} rows are shown; --output FILE keeps all.")
     for row in failed:
         errors.print(f"failed: {row[file_column(row)]}: {row['error']}", style="red")
     if failed:
-        errors.print(f"{len(failed)} of {len(scored)} videos could not be scored.", style="red")
+        errors.print(f"{len(failed)} of {len(rows)} videos could not be scored.", style="red")
     return 1 if failed else 0
 
 

@@ -60,7 +60,11 @@ class AIGCVQAPipeline(Pipeline):
             inputs, self.preprocess, preprocess
         )
         loader = DataLoader(
-            items, batch_size=batch_size, num_workers=num_workers if sized else min(num_workers, 1), collate_fn=list
+            items,
+            batch_size=batch_size,
+            num_workers=num_workers if sized else min(num_workers, 1),
+            collate_fn=list,
+            pin_memory=self.device.type == "cuda",
         )
         for batch in loader:
             yield from self.postprocess(self.forward(batch))
@@ -78,6 +82,12 @@ class AIGCVQAPipeline(Pipeline):
             if on_error == "raise":
                 raise
             return {"error": str(error)}
+
+    def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
+        """As the base class's, but a GPU's copies do not hold up the process that launches its work."""
+        if isinstance(inputs, torch.Tensor):
+            return inputs.to(device, non_blocking=device.type == "cuda")  # towards the CPU this would be unsafe
+        return super()._ensure_tensor_on_device(inputs, device)
 
     def _forward(self, batch: list[dict]) -> list[dict]:
         """Score the items that could be read, in one pass where their shapes agree."""

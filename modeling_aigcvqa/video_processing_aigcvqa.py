@@ -21,6 +21,11 @@ from .video_reading_aigcvqa import read_video, split_batch
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
+# Allocated, never touched, and freed at once: glibc then keeps freed memory for the next allocation, up to twice this
+# size, instead of giving it back (mallopt(3), M_MMAP_THRESHOLD; it follows blocks of up to 32 MiB). Fresh pages for
+# the 10 MB of a view cost some 5 ms a clip, more than normalising it.
+torch.empty(31 * 2**20, dtype=torch.uint8)
+
 
 class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     """The options: only what is honoured, so that no other option of the base class passes unnoticed.
@@ -209,10 +214,9 @@ def _place(start: Tensor, room: Tensor, noise: Tensor | None, axis: int, spare: 
 
 def _take_patches(frames: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """The patches at the corners (grid, grid), side by side: (T, H, W, 3) -> (T, 3, grid size, grid size)."""
-    spans = frames.flatten(2).unfold(2, 3 * size, 3)  # (T, H, W - size + 1, 3 size): whole rows of a patch at once
-    rows = (top[:, None] + torch.arange(size)[:, None]).to(frames.device)  # (grid, size, grid)
-    columns = left[:, None].expand_as(rows).to(frames.device)
-    return rearrange(spans[:, rows, columns], "t i s j (w c) -> t c (i s) (j w)", c=3)
+    corners = torch.stack([top, left], -1).tolist()
+    rows = [torch.cat([frames[:, y : y + size, x : x + size] for y, x in row], 2) for row in corners]
+    return rearrange(torch.cat(rows, 1), "t h w c -> t c h w")
 
 
 def _published_enlargement(frames: Tensor, scale: float) -> Tensor:
@@ -259,9 +263,9 @@ def normalize(frames: Tensor, mean: list[float], std: list[float]) -> Tensor:
     mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in (mean, std))
     if frames.requires_grad:
         return frames * (1 / (unit * std)) - mean / std
-    # One new tensor, written in two passes: a fresh one for every step costs more than the arithmetic.
-    normalized = torch.empty(frames.shape, device=frames.device)
-    return torch.mul(frames, 1 / (unit * std), out=normalized).sub_(mean / std)
+    # One new tensor, converted first: arithmetic on uint8 pixels, or a fresh tensor for each step, takes twice as long.
+    normalized = torch.empty(frames.shape, device=frames.device).copy_(frames)
+    return normalized.mul_(1 / (unit * std)).sub_(mean / std)
 
 
 __all__ = ["AIGCVQAVideoProcessor"]

@@ -4,17 +4,22 @@ Time (median), work in GFLOP (counted on the model's own operations), the share 
 the same run, memory; decoding and preprocessing apart. `--compare` runs the plain restatement of the same networks
 (`training/oracle.py`) on the same input beside it. Ratios of one run compare; times of two runs on a shared machine do
 not.
+
+`--stream N` scores N clips instead, through the pipeline: clips a second, the share of the time that
+the model is at work (the rest it waits for data), and how much the process's memory grows over the second half.
 """
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,13 +30,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_aigcvqa import AIGCVQAModel
+from modeling_aigcvqa import AIGCVQAModel, AIGCVQAPipeline
+from modeling_aigcvqa.backbone_convnext3d import DepthwiseConv3d
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.loading import DTYPES
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
 from modeling_aigcvqa.presets import PRESETS, default_processor, untrained_model
+from modeling_aigcvqa.processing_aigcvqa import AIGCVQAProcessor
 from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
 from training import oracle
@@ -184,6 +192,80 @@ def measure_preprocessing(processor, clip: Path, arguments: argparse.Namespace) 
     ]
 
 
+class Repeated(Dataset):
+    """The items again and again, `length` in all, so that worker processes can share them."""
+
+    def __init__(self, items: list[dict], length: int):
+        self.items, self.length = items, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        return self.items[index % len(self.items)]
+
+
+@contextmanager
+def busy_time(pipeline: AIGCVQAPipeline) -> Iterator[list[float]]:
+    """The seconds of every pass of the model while the context lasts."""
+    forward, taken = pipeline.forward, []
+
+    def timed(batch: list[dict]) -> list[dict]:
+        start = time.perf_counter()
+        results = forward(batch)
+        synchronize(pipeline.device)
+        taken.append(time.perf_counter() - start)
+        return results
+
+    pipeline.forward = timed
+    try:
+        yield taken
+    finally:
+        pipeline.forward = forward
+
+
+def resident_mib() -> float:
+    """Memory of this process now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure_stream(pipeline: AIGCVQAPipeline, clips: list[Path], arguments: argparse.Namespace) -> dict:
+    """Score `--stream` clips through the pipeline, `clips` in turn."""
+    items = Repeated([{"video": clip, "prompt": arguments.prompt} for clip in clips], arguments.stream)
+    batch_size = arguments.batch_sizes[0]
+    options = {"batch_size": batch_size, "num_workers": arguments.num_workers, "num_frames": arguments.num_frames}
+    every, memory = max(arguments.stream // 10, 1), []
+    start = time.perf_counter()
+    with busy_time(pipeline) as busy:
+        for number, _ in enumerate(pipeline(items, **options), 1):
+            if number % every == 0:
+                memory.append(round(resident_mib(), 1))
+    taken = time.perf_counter() - start
+    return {
+        "part": f"stream of {arguments.stream} clips",
+        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+        "num_workers": arguments.num_workers,
+        "seconds": taken,
+        "clips_per_second": arguments.stream / taken,
+        "model_busy_share": sum(busy) / taken,
+        "memory_mib": memory[-1],
+        "memory_by_tenths_mib": memory,
+        "memory_growth_mib": memory[-1] - memory[len(memory) // 2],
+    }
+
+
+def run_stream(model: AIGCVQAModel, processor: AIGCVQAProcessor, arguments: argparse.Namespace) -> dict:
+    device = torch.device(arguments.device)
+    pipeline = AIGCVQAPipeline(model.to(device, DTYPES[arguments.dtypes[0]]), processor=processor, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        clips = sorted(arguments.folder.glob("*.mp4")) if arguments.folder else [make_clip(Path(folder))]
+        if not clips:
+            raise ValueError(f"--folder '{arguments.folder}' holds no .mp4; name a folder of clips.")
+        row = measure_stream(pipeline, clips, arguments)
+    return {"environment": environment(device), "model": arguments.model, "rows": [row]}
+
+
 def environment(device: torch.device) -> dict:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -202,6 +284,11 @@ def run(arguments: argparse.Namespace) -> dict:
     else:
         model = AIGCVQAModel.from_pretrained(arguments.model).eval()
     processor = default_processor(model.config)
+    for module in model.modules():
+        if isinstance(module, DepthwiseConv3d):
+            module.as_2d = arguments.depthwise_2d
+    if arguments.stream:
+        return run_stream(model, processor, arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         clip = make_clip(Path(folder))
@@ -255,6 +342,8 @@ def print_table(result: dict) -> None:
         "share_of_peak": "{:.0%}",
         "memory_mib": "{:.0f}",
         "clips_per_second": "{:.2f}",
+        "model_busy_share": "{:.0%}",
+        "memory_growth_mib": "{:.1f}",
         "ratio_to_decode": "{:.2f}",
         "oracle_ratio": "{:.1f}",
         "oracle_difference": "{:.1e}",
@@ -278,6 +367,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", default="a corgi walking in the park at sunrise, oil painting style")
     parser.add_argument("--compare", action="store_true", help="run the plain restatement beside it (float32)")
+    parser.add_argument("--depthwise_2d", action="store_true", help="3D depthwise convolutions as sums of 2D ones")
+    parser.add_argument("--stream", type=int, default=0, metavar="N", help="score N clips through the pipeline")
+    parser.add_argument("--folder", type=Path, help="mp4 clips of --stream (default: one made on the spot)")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes of --stream that decode ahead")
     parser.add_argument("--output", type=Path, help="JSON file")
     return parser
 

@@ -35,6 +35,7 @@ from training.checkpoint_formats import (
     convert_state,
     recognise,
 )
+from training.models import ASSEMBLED, NON_COMMERCIAL
 
 PRESETS = {
     "free": {
@@ -207,11 +208,11 @@ def headless(sources: list[Source]) -> list[str]:
 
 def weights_note(sources: list[Source]) -> str:
     names = ", ".join(dict.fromkeys(source.format.name for source in sources))
-    note = f"Assembled from published weights ({names}), not trained together and not on AI-generated video."
+    note = f"{ASSEMBLED} ({names}), not trained together and not on AI-generated video."
     for branch in headless(sources):
         note += f" The {branch} head is untrained: that score is 0."
     if any(source.format.non_commercial for source in sources):
-        note += " NON-COMMERCIAL use only (DOVER's S-Lab License 1.0)."
+        note += f" {NON_COMMERCIAL} use only (DOVER's S-Lab License 1.0)."
     return note
 
 

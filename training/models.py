@@ -16,6 +16,8 @@ from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 from modeling_aigcvqa.loading import load_model
 from modeling_aigcvqa.presets import UNTRAINED_NOTE, default_processor, untrained_model
 
+# How the notes of training/convert_checkpoints.py begin, and what of them outlives training.
+ASSEMBLED, NON_COMMERCIAL = "Assembled from published weights", "NON-COMMERCIAL"
 NOT_TRAINED = "Branches not trained yet, their scores say nothing: "
 
 
@@ -84,6 +86,9 @@ def note_weights(config: AIGCVQAConfig, trained: list[str], note: str | None) ->
         config.weights_note = note
         return
     old = config.weights_note or ""
+    if old.startswith(ASSEMBLED) and set(config.branches) <= set(trained):
+        config.weights_note = old[old.index(NON_COMMERCIAL) :] if NON_COMMERCIAL in old else None
+        return
     if old == UNTRAINED_NOTE:
         untrained = config.branches
     elif old.startswith(NOT_TRAINED):

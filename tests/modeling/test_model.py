@@ -137,7 +137,7 @@ def test_the_adapter_leaves_the_class_token_and_mixes_frames(small_model):
 
 
 def test_without_the_adapter_frames_are_scored_one_by_one(batch):
-    config = AIGCVQAConfig.small(branches=["alignment"])
+    config = AIGCVQAConfig.small(branches=["alignment"], alignment_num_frames=None)
     config.alignment_config.adapter = None
     model = AIGCVQAModel(config).eval()
     clip = rows(batch, 0)
@@ -148,10 +148,14 @@ def test_without_the_adapter_frames_are_scored_one_by_one(batch):
 
 def test_fewer_frames_for_the_alignment_branch(small_model, batch):
     model = copy.deepcopy(small_model)
-    model.config.alignment_num_frames = 4
-    output, whole = score(model, batch), score(small_model, batch)
+    model.config.alignment_num_frames = None
+    whole = score(model, batch)
     chosen = {**batch, "pixel_values_resized": batch["pixel_values_resized"][:, [0, 5, 10, 15]]}
-    torch.testing.assert_close(output.alignment_score, score(small_model, chosen).alignment_score)
+    of_chosen = score(model, chosen).alignment_score
+    model.config.alignment_num_frames = 4
+    output = score(model, batch)
+    torch.testing.assert_close(output.alignment_score, of_chosen)
+    assert (of_chosen - whole.alignment_score).abs().max() > 1e-6
     torch.testing.assert_close(output.aesthetic_score, whole.aesthetic_score)
     model.config.alignment_num_frames = 99
     torch.testing.assert_close(score(model, batch).alignment_score, whole.alignment_score)
@@ -200,7 +204,7 @@ def test_gradient_checkpointing_changes_no_gradient(small_model, batch):
         model.train()
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            assert sum(getattr(m, "gradient_checkpointing", False) for m in model.modules()) >= 20
+            assert sum(getattr(m, "gradient_checkpointing", False) for m in model.modules()) >= 15
         model(**batch, mos=torch.tensor([0.2, 0.7])).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():

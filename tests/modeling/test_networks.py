@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from modeling_aigcvqa import AIGCVQAConfig
-from modeling_aigcvqa.alignment_aigcvqa import AlignmentBackbone
-from modeling_aigcvqa.backbone_convnext3d import ConvNeXt3D
+from modeling_aigcvqa.alignment_aigcvqa import FRAMES_AT_ONCE, AlignmentBackbone
+from modeling_aigcvqa.backbone_convnext3d import ConvNeXt3D, DepthwiseConv3d
 from modeling_aigcvqa.backbone_swin3d import SwinTransformer3D, fragment_gate
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
 from training import oracle
@@ -94,23 +94,58 @@ def test_convnext3d_at_every_length(frames):
         torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
 
 
+ALIGNMENT = {
+    "image_size": 48,
+    "vision_hidden_size": 32,
+    "vision_num_hidden_layers": 2,
+    "vision_num_attention_heads": 2,
+    "vocab_size": 50,
+    "text_hidden_size": 24,
+    "text_num_hidden_layers": 2,
+    "text_num_attention_heads": 3,
+    "text_intermediate_size": 48,
+    "max_position_embeddings": 16,
+    "adapter_hidden_size": 12,
+}
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 7, 7), (3, 7, 7), (3, 3, 3), (5, 1, 3)])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_depthwise_convolution_in_2d_is_that_in_3d(kernel_size, frames):
+    layer = randomised(DepthwiseConv3d(6, kernel_size))
+    plain = torch.nn.Conv3d(6, 6, kernel_size, padding=[size // 2 for size in kernel_size], groups=6)
+    plain.load_state_dict(layer.state_dict())
+    features = video(frames, 9, 11, batch=2).repeat(1, 2, 1, 1, 1)
+    expected = plain(features)
+    torch.testing.assert_close(layer(features), expected)
+    layer.as_2d = True
+    torch.testing.assert_close(layer(features), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [2, 7, 8, 12])  # a head has 8 channels: below that, no keys and values are computed
+def test_scoring_grounds_prompts_as_training_does(tokens):
+    """Both attend to the frames in ways of their own; and scoring takes the frames in several chunks."""
+    network = randomised(AlignmentBackbone(**ALIGNMENT))
+    clip = imagenet_to_clip(video(FRAMES_AT_ONCE + 1, 48, 48, batch=2).transpose(1, 2))
+    input_ids = torch.arange(1, 2 * tokens + 1).view(2, tokens)
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, 1:] = 0
+    trained = network(clip, input_ids, attention_mask)
+    assert trained.requires_grad
+    layer = network.text_encoder.encoder.layer[0].crossattention.self
+    hidden, visual = torch.randn(2, tokens, 24), torch.randn(2, 30, 32)
+    context, attention = layer(hidden, encoder_hidden_states=visual)
+    with torch.no_grad():
+        torch.testing.assert_close(network(clip, input_ids, attention_mask), trained, atol=1e-4, rtol=1e-4)
+        scored_context, scored_attention = layer(hidden, encoder_hidden_states=visual)
+    torch.testing.assert_close(scored_context, context, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scored_attention, attention, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("adapter", ["st_adapter", None])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_alignment(adapter, frames):
-    sizes = {
-        "image_size": 48,
-        "vision_hidden_size": 32,
-        "vision_num_hidden_layers": 2,
-        "vision_num_attention_heads": 2,
-        "vocab_size": 50,
-        "text_hidden_size": 24,
-        "text_num_hidden_layers": 2,
-        "text_num_attention_heads": 3,
-        "text_intermediate_size": 48,
-        "max_position_embeddings": 16,
-        "adapter": adapter,
-        "adapter_hidden_size": 12,
-    }
+    sizes = {**ALIGNMENT, "adapter": adapter}
     config = AIGCVQAConfig(alignment_config=sizes).alignment_config
     network = randomised(AlignmentBackbone(**sizes))
     clip = imagenet_to_clip(video(frames, 48, 48, batch=2).transpose(1, 2))

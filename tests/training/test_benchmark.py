@@ -27,3 +27,20 @@ def test_flops_are_counted_right():
     q = torch.randn(2, 3, 10, 8)
     attended = benchmark.count_gflop(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
     assert attended == pytest.approx(2 * 2 * 2 * 3 * 10 * 10 * 8 / 1e9), "attention counts, on the CPU too"
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_stream_of_clips(tmp_path, workers):
+    output = tmp_path / "stream.json"
+    arguments = ["--model", "small", "--device", "cpu", "--stream", "4", "--batch_sizes", "2", "--num_frames", "2"]
+    assert benchmark.main([*arguments, "--num_workers", workers, "--output", str(output)]) == 0
+    (row,) = json.loads(output.read_text())["rows"]
+    assert 0 < row["model_busy_share"] < 1
+    assert row["clips_per_second"] == pytest.approx(4 / row["seconds"])
+    assert len(row["memory_by_tenths_mib"]) == 4
+    assert row["memory_growth_mib"] == pytest.approx(row["memory_by_tenths_mib"][-1] - row["memory_by_tenths_mib"][2])
+
+
+def test_a_folder_without_clips_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no \.mp4"):
+        benchmark.main(["--model", "small", "--device", "cpu", "--stream", "1", "--folder", str(tmp_path)])

@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -222,6 +222,15 @@ def test_two_processes_give_what_one_gives(data, tmp_path, stage):
     assert_same_weights(tmp_path / "two", one)
 
 
+def kill(process: subprocess.Popen) -> None:
+    """The launcher and its workers, which have sessions of their own, at once."""
+    launcher = psutil.Process(process.pid)
+    family = [launcher, *launcher.children(recursive=True)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_two_processes_killed_and_resumed(data, start, tmp_path, stage):
@@ -232,15 +241,13 @@ def test_two_processes_killed_and_resumed(data, start, tmp_path, stage):
         command,
         env=os.environ | {"ACCELERATE_USE_CPU": "true"},
         cwd="/",
-        start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
     while not checkpoints.find_checkpoints(str(tmp_path / "broken")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     assert not (tmp_path / "broken" / "training.json").exists(), "the run was over before it could be killed"
     launched(stage, 2, options(data, start, tmp_path / "broken", **changes))
     for name, value in weights(tmp_path / "whole").items():

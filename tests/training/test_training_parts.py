@@ -16,7 +16,7 @@ from tests.training.tiny import tiny_data, tiny_model
 from training.arguments import StageArguments, parse_arguments
 from training.data import ClipDataset, FrameCache, GlobalBatchSampler, load_clips, make_loader, some_clips
 from training.losses import DualLoss
-from training.models import note_weights, select_branches, set_label_scale, set_level
+from training.models import ASSEMBLED, NON_COMMERCIAL, note_weights, select_branches, set_label_scale, set_level
 from training.parameters import encoders, layers, parameter_groups, trainable_counts, unfix
 from training.runs import make_accelerator
 from training.steps import score, training_step, validation_batches, with_negative_labels
@@ -289,6 +289,11 @@ def test_the_note_on_the_weights_follows_what_is_trained():
     assert config.weights_note.endswith("nothing: alignment.")
     note_weights(config, ["alignment"], None)
     assert config.weights_note is None
+    config.weights_note = f"{ASSEMBLED} (DOVER), not trained together. {NON_COMMERCIAL} use only (its licence)."
+    note_weights(config, ["alignment"], None)
+    assert "not trained together" in config.weights_note
+    note_weights(config, config.branches, None)
+    assert config.weights_note == f"{NON_COMMERCIAL} use only (its licence)."
     note_weights(config, ["alignment"], "mine")
     note_weights(config, ["technical"], None)
     assert config.weights_note == "mine"

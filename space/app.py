@@ -1,0 +1,306 @@
+"""The Space: scores of a generated video, and where, when and by which word they break.
+
+    python space/app.py        # http://127.0.0.1:7860
+
+Works offline with the small model inside the package; AIGCVQA_MODEL names another folder or Hub id.
+"""
+
+import csv
+import functools
+import html
+import logging
+import os
+import shutil
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr
+from clips import CLIP_SUFFIXES, LIMITS, check_clip, check_prompt, clip_name, gather_clips, read_table
+
+from modeling_aigcvqa.explain import Explanation, explain
+from modeling_aigcvqa.explain_report import note_html, scores_html, short_name, stylesheet, words_html, write_report
+from modeling_aigcvqa.loading import SHIPPED, load_pipeline
+from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
+
+HERE = Path(__file__).parent
+RUNS = Path(tempfile.gettempdir()) / "aigcvqa-space"
+KEEP_SECONDS = 3600
+EXAMPLES = [
+    ["dancers.mp4", "In a sandy desert, three dancers in blue tutus are standing still"],
+    ["dancers_warped.mp4", "In a sandy desert, three dancers in blue tutus are standing still"],
+    ["not_the_prompt.mp4", "A video of two green hot-air balloons drifting to the left on a beach by the sea."],
+]
+TABLE_COLUMNS = ("file", "prompt")
+TEXT_COLUMNS = ("score", *TABLE_COLUMNS)
+INTRO = """
+# AIGC-VQA
+Scores an AI-generated video against its prompt, and shows **where**, **when** and by **which word** it breaks.
+"""
+ABOUT = f"""
+Higher is better, and only scores of one model compare. At most {LIMITS.megabytes} MB, {LIMITS.seconds:.0f} s and
+1920 x 1088 pixels a clip; {LIMITS.rows} rows a table. Uploads are deleted after an hour.
+"""
+STYLE = """
+.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+footer { display: none !important; }
+.refused { margin: 0; padding: .7rem 1rem; border-left: 4px solid #b2182b; border-radius: 6px;
+  background: rgb(178 24 43 / .12); }
+.aigcvqa-table { width: 100%; border: 0 !important; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.aigcvqa-table th, .aigcvqa-table td { padding: .45rem .8rem !important; text-align: right; border: 0 !important;
+  border-bottom: 1px solid rgb(128 128 128 / .25) !important; }
+.aigcvqa-table .text { text-align: left; overflow-wrap: break-word; }
+.aigcvqa-table .best { font-weight: 700; color: #2166ac; }
+.dark .aigcvqa-table .best { color: #7db4e6; }
+"""
+log = logging.getLogger("aigcvqa.space")
+
+
+@functools.cache
+def scorer() -> AIGCVQAPipeline:
+    return load_pipeline(os.environ.get("AIGCVQA_MODEL", SHIPPED))
+
+
+def note() -> str | None:
+    return scorer().model.config.weights_note
+
+
+def new_run() -> Path:
+    """A folder for one visitor's results; folders of an hour ago go."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for folder in RUNS.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > KEEP_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=RUNS))
+
+
+def with_visible_errors(results: int) -> Callable:
+    """Makes a handler of a headline (HTML) and `results` more give the headline, the results' column, and the results.
+
+    What a visitor can mend takes the headline's place as a message, anything else goes to the log: never a stack trace.
+    """
+
+    def decorate(handler: Callable) -> Callable:
+        @functools.wraps(handler)
+        def handle(*arguments, **options) -> list:
+            try:
+                headline, *shown = handler(*arguments, **options)
+                return [headline, gr.update(visible=True), *shown]
+            except (ValueError, TypeError, OSError) as error:
+                log.info("refused: %s", error)
+                message = without_folders(str(error))
+            except Exception:
+                log.exception("failed")
+                message = "Something failed on our side. Try again, or another clip."
+            refusal = f'<p class="refused" role="alert">{html.escape(message)}</p>'
+            return [refusal, gr.update(visible=False), *[gr.update()] * results]
+
+        return handle
+
+    return decorate
+
+
+def without_folders(message: str) -> str:
+    """A message without the server's folders: only the names of the visitor's own files."""
+    words = [piece.rsplit("/", 1)[-1] if piece.startswith("/") else piece for piece in message.split("'")]
+    return "'".join(words)
+
+
+def explain_upload(file: str | None, prompt: str | None, progress: gr.Progress) -> tuple[Explanation, dict[str, Path]]:
+    path, prompt = check_clip(file), check_prompt(prompt)
+    progress(0, desc="scoring")
+    explanation = explain(
+        scorer(), str(path), prompt, progress=lambda done, total: progress((done, total), desc="scoring windows")
+    )
+    progress(1, desc="drawing")
+    return explanation, write_report(explanation, str(path), new_run())
+
+
+@with_visible_errors(results=4)
+def show_clip(file, prompt, progress=gr.Progress()):  # noqa: B008 (how Gradio finds the bar)
+    """One clip -> note and scores, words, overlay, timeline, the report to download."""
+    explanation, paths = explain_upload(file, prompt, progress)
+    return (
+        note_html(explanation.note) + scores_html(explanation.scores),
+        words_html(explanation),
+        gr.update(value=paths.get("overlay"), visible="overlay" in paths),
+        paths["timeline"],
+        paths["report"],
+    )
+
+
+@with_visible_errors(results=4)
+def compare_clips(first, second, prompt, progress=gr.Progress()):  # noqa: B008
+    """Two clips of one prompt -> a table, and both overlays and words."""
+    results = [explain_upload(file, prompt, progress) for file in (first, second)]
+    explanations = [explanation for explanation, _ in results]
+    pieces = [note_html(explanations[0].note) + comparison_html(*explanations)]
+    for explanation, paths in results:
+        pieces += [gr.update(value=paths.get("overlay"), visible="overlay" in paths), words_html(explanation)]
+    return pieces
+
+
+def comparison_html(first: Explanation, second: Explanation) -> str:
+    """The scores of two clips side by side, the better one marked."""
+    rows = []
+    for name, left in first.scores.items():
+        right = second.scores[name]
+        marks = ['class="best"' if value == max(left, right) and left != right else "" for value in (left, right)]
+        rows.append(
+            f'<tr><td class="text">{name.removesuffix("_score")}</td><td {marks[0]}>{left:.3f}</td>'
+            f"<td {marks[1]}>{right:.3f}</td><td>{right - left:+.3f}</td></tr>"
+        )
+    names = [html.escape(short_name(explanation.video)) for explanation in (first, second)]
+    return table_html(["score", *names, "difference"], rows)
+
+
+def table_html(columns: list[str], rows: list[str]) -> str:
+    """A table of columns' names (HTML) and rows (`<tr>...</tr>`)."""
+    head = "".join(f'<th class="{"text" if name in TEXT_COLUMNS else ""}">{name}</th>' for name in columns)
+    return f'<table class="aigcvqa-table"><tr>{head}</tr>{"".join(rows)}</table>'
+
+
+@with_visible_errors(results=1)
+def score_table(table, files, progress=gr.Progress()):  # noqa: B008
+    """A CSV and its clips -> the scored rows and a CSV to download. A bad row never stops the others."""
+    rows, folder = read_table(table), new_run()
+    clips = gather_clips(files, folder)
+    scored = []
+    for number, row in enumerate(rows):
+        progress((number, len(rows)), desc="scoring")
+        scored.append(row | score_row(row, clips))
+    columns = list(dict.fromkeys([*rows[0], *[name for row in scored for name in SCORES if name in row], "error"]))
+    output = folder / "scores.csv"
+    with output.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(scored)
+    failed = sum("error" in row for row in scored)
+    summary = f"<p>{len(scored) - failed} of {len(scored)} clips scored.</p>"
+    return note_html(note()) + summary + rows_html(scored), output
+
+
+def rows_html(rows: list[dict]) -> str:
+    """Scored rows as a table; long prompts are cut, the CSV has them whole."""
+    shown = []
+    for row in rows:
+        file, prompt = (html.escape(textwrap.shorten(row[name] or "", 80, placeholder="...")) for name in TABLE_COLUMNS)
+        if "error" in row:
+            values = f'<td class="text" colspan="{len(SCORES)}">{html.escape(row["error"])}</td>'
+        else:
+            values = "".join(f"<td>{row[name]:.3f}</td>" if name in row else "<td></td>" for name in SCORES)
+        shown.append(f'<tr><td class="text">{file}</td><td class="text">{prompt}</td>{values}</tr>')
+    return table_html([*TABLE_COLUMNS, *(name.removesuffix("_score") for name in SCORES)], shown)
+
+
+def score_row(row: dict[str, str], clips: dict[str, Path]) -> dict:
+    """Scores of one row of a table, or `{"error"}`."""
+    try:
+        path = clips.get(clip_name(row["file"] or ""))
+        if path is None:
+            raise ValueError(f"'{row['file']}' was not uploaded.")
+        return scorer()({"video": str(check_clip(str(path))), "prompt": check_prompt(row["prompt"])})
+    except (ValueError, TypeError, OSError) as error:
+        return {"error": without_folders(str(error))}
+
+
+def clip_input(label: str, **options) -> gr.File:
+    return gr.File(label=label, file_types=list(CLIP_SUFFIXES), height=150, **options)
+
+
+def overlay_output(**options) -> gr.Video:
+    return gr.Video(show_label=False, autoplay=True, loop=True, interactive=False, **options)
+
+
+def one_clip_tab() -> None:
+    with gr.Row():
+        with gr.Column(scale=2):
+            file = clip_input("Video (mp4, GIF, ...)", elem_id="clip")
+        with gr.Column(scale=3):
+            prompt = gr.Textbox(label="Prompt", placeholder="a corgi walking in the park", lines=3, elem_id="prompt")
+            button = gr.Button("Score", variant="primary", elem_id="score")
+    examples = [[str(HERE / "examples" / name), text] for name, text in EXAMPLES]
+    gr.Examples(examples, [file, prompt], label="Examples (drawn by our synthetic benchmark)")
+    scores = gr.HTML(elem_id="scores")
+    with gr.Column(visible=False) as results:
+        gr.Markdown("### Which word")
+        words = gr.HTML(elem_id="words")
+        gr.Markdown("### Where\nRed is worse than the clip's mean, blue is better.")
+        overlay = overlay_output()
+        gr.Markdown("### When\nDashed: the score of the whole clip.")
+        timeline = gr.Image(show_label=False, interactive=False, buttons=["fullscreen", "download"], elem_id="timeline")
+        report = gr.DownloadButton("Download all this as one page (HTML)", elem_id="report")
+    button.click(show_clip, [file, prompt], [scores, results, words, overlay, timeline, report], concurrency_id="model")
+
+
+def compare_tab() -> None:
+    with gr.Row():
+        first, second = clip_input("First video", elem_id="first"), clip_input("Second video", elem_id="second")
+    prompt = gr.Textbox(label="Prompt of both", placeholder="a corgi walking in the park", elem_id="compare-prompt")
+    button = gr.Button("Compare", variant="primary", elem_id="compare")
+    table = gr.HTML(elem_id="comparison")
+    pictures = []
+    with gr.Row(visible=False) as results:
+        for _ in range(2):
+            with gr.Column():
+                pictures += [overlay_output(buttons=[]), gr.HTML()]
+    button.click(compare_clips, [first, second, prompt], [table, results, *pictures], concurrency_id="model")
+
+
+def table_tab() -> None:
+    gr.Markdown("A CSV with the columns `file` and `prompt`, and the clips that it names: as files or in one zip.")
+    with gr.Row():
+        table = gr.File(label="Table (.csv)", file_types=[".csv"], height=150, elem_id="table")
+        files = gr.File(
+            label="Clips (or .zip)",
+            file_count="multiple",
+            file_types=[*CLIP_SUFFIXES, ".zip"],
+            height=150,
+            elem_id="clips",
+        )
+    button = gr.Button("Score all", variant="primary", elem_id="score-all")
+    summary = gr.HTML(elem_id="summary")
+    with gr.Column(visible=False) as results:
+        download = gr.DownloadButton("Download scores.csv", elem_id="download")
+    button.click(score_table, [table, files], [summary, results, download], concurrency_id="model")
+
+
+def build() -> gr.Blocks:
+    with gr.Blocks(title="AIGC-VQA", analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as page:
+        gr.Markdown(INTRO)
+        with gr.Tab("One clip"):
+            one_clip_tab()
+        with gr.Tab("Compare two clips"):
+            compare_tab()
+        with gr.Tab("Many clips (CSV)"):
+            table_tab()
+        gr.Markdown(ABOUT)
+    return page
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the visitor's system: nothing is fetched from elsewhere."""
+    fonts, monospaced = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    return gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=monospaced)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # One clip at a time: the model takes all cores. A longer queue than 20 would wait for minutes.
+    page = build().queue(default_concurrency_limit=1, max_size=20)
+    page.launch(
+        max_file_size=f"{LIMITS.megabytes}mb",
+        theme=theme(),
+        css=stylesheet() + STYLE,
+        footer_links=[],
+        show_error=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The examples do their job on the small model and on clips of the synthetic benchmark."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dataset_scripts.synthetic_t2v import make_benchmark
+from examples import compare_generators, filter_clips, fine_tune
+from modeling_aigcvqa.loading import load_pipeline
+from training import evaluation, stage3
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    """Six prompts by three generators, 64 x 64; the folder with metadata.jsonl."""
+    output = tmp_path_factory.mktemp("benchmark") / "synthetic"
+    make_benchmark(output, num_prompts=6, generators=3, seed=1, size=64)
+    return output / "data" / "train"
+
+
+def rows_of(benchmark: Path) -> list[dict]:
+    return [json.loads(line) for line in (benchmark / "metadata.jsonl").read_text().splitlines()]
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def read_csv(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_compare_generators(benchmark, tmp_path, capsys):
+    """With one broken clip, whose prompt is left out, and a generator that is not asked for."""
+    rows = rows_of(benchmark)[:9]
+    first, second = rows[0]["generator"], rows[1]["generator"]
+    (tmp_path / "broken.mp4").write_bytes(b"broken")
+    manifest = [
+        {"file": str(benchmark / row["file_name"]), "prompt": row["prompt"], "generator": row["generator"]}
+        for row in rows
+    ]
+    manifest[0]["file"] = "broken.mp4"
+    write_csv(tmp_path / "clips.csv", manifest)
+    output = tmp_path / "result.json"
+    arguments = ["--manifest", str(tmp_path / "clips.csv"), "--generators", first, second, "--output", str(output)]
+    assert compare_generators.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert f"{first} against {second}, 5 clips" in printed.out
+    assert "failed: broken.mp4" in printed.err
+    result = json.loads(output.read_text())
+    items = [{"video": row["file"], "prompt": row["prompt"]} for row in manifest[3:] if row["generator"] == first]
+    expected = np.mean([scores["quality_score"] for scores in load_pipeline("small")(items)])
+    found = result["scores"]["quality_score"]
+    assert found["num_prompts"] == 2
+    assert found["means"][0] == pytest.approx(expected, abs=1e-4)
+    assert found["mean_intervals"][0][0] <= found["means"][0] <= found["mean_intervals"][0][1]
+
+
+def test_the_statistics_of_a_comparison():
+    """Two clips of a prompt count as their mean; ties as half a win; Holm multiplies by 2 and 1."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(loc=[1.5, 0.0], size=(12, 2))
+    rows = []
+    for prompt, (a, b) in enumerate(scores):
+        rows += [
+            {"prompt": str(prompt), "generator": "A", "quality_score": a + d, "technical_score": 1.0} for d in (-1, 1)
+        ]
+        rows.append({"prompt": str(prompt), "generator": "B", "quality_score": b, "technical_score": 1.0})
+    rows.append({"prompt": "only A has it", "generator": "A", "quality_score": 99.0, "technical_score": 99.0})
+    result = compare_generators.compare_generators(rows, ["A", "B"])["scores"]
+    quality = result["quality_score"]
+    assert quality["means"] == pytest.approx(scores.mean(0).tolist())
+    assert quality["win_rate"] == pytest.approx((scores[:, 0] > scores[:, 1]).mean())
+    assert quality["p_value"] == pytest.approx(stats.wilcoxon(*scores.T).pvalue)
+    assert quality["p_value_holm"] == pytest.approx(2 * quality["p_value"])
+    low, high = quality["difference_interval"]
+    assert low < (scores[:, 0] - scores[:, 1]).mean() < high
+    assert (result["technical_score"]["win_rate"], result["technical_score"]["p_value_holm"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("generators", "message"), [(["aurora", "nobody"], "expected two of"), (["x", "x"], "expected two")]
+)
+def test_compare_generators_names_what_it_knows(benchmark, capsys, generators, message):
+    arguments = ["--manifest", str(benchmark / "metadata.jsonl"), "--generators", *generators]
+    assert compare_generators.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_filter_clips(benchmark, tmp_path, capsys):
+    """Prompts beside the clips, a broken clip, one without prompt; the better half of the four others is kept."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number, row in enumerate(rows_of(benchmark)[:5]):
+        shutil.copyfile(benchmark / row["file_name"], folder / f"{number}.mp4")
+        if number:
+            (folder / f"{number}.txt").write_text(f"{row['prompt']}\n")
+    (folder / "broken.gif").write_bytes(b"GIF89a broken")
+    (folder / "broken.txt").write_text("a prompt")
+    output = tmp_path / "out"
+    assert filter_clips.main([str(folder), "--keep_share", "0.5", "--output", str(output), "--copy"]) == 1
+    assert "kept 2, rejected 4, of these 2 that could not be scored" in capsys.readouterr().out
+    kept, rejected = read_csv(output / "kept.csv"), read_csv(output / "rejected.csv")
+    scores = {row["file"]: float(row["quality_score"]) for row in [*kept, *rejected] if row["quality_score"]}
+    assert {row["file"] for row in kept} == set(sorted(scores, key=scores.get)[-2:])
+    assert {file.name for file in (output / "clips").iterdir()} == {row["file"] for row in kept}
+    reasons = {row["file"]: row["reason"] for row in rejected}
+    assert reasons["broken.gif"].startswith("cannot be scored:")
+    assert "prompt" in reasons["0.mp4"]
+    assert sum(reason == "not among the best 50% by quality_score" for reason in reasons.values()) == 2
+
+
+def test_thresholds_are_asked_before_the_share():
+    rows = [{"file": str(n), "quality_score": n / 10, "alignment_score": float(n % 2)} for n in range(8)]
+    rows.append({"file": "bad", "error": "damaged"})
+    filter_clips.judge(rows, {"alignment_score": 0.5, "quality_score": 0.3}, keep_share=0.25, by="quality_score")
+    assert [row["file"] for row in rows if not row["reason"]] == ["5", "7"]  # 2 of 8, of 3, 5 and 7 that pass
+    assert rows[0]["reason"] == "alignment_score 0.0000 < 0.5; quality_score 0.0000 < 0.3"
+    assert rows[3]["reason"] == "not among the best 25% by quality_score"
+    assert rows[-1]["reason"] == "cannot be scored: damaged"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to filter by"),
+        (["--keep_share", "30"], "expected a share"),
+        (["--minimum", "alignment_score=0", "--branches", "technical"], "gives no ['alignment_score']"),
+    ],
+)
+def test_filter_clips_refuses(benchmark, tmp_path, capsys, arguments, message):
+    assert filter_clips.main([str(benchmark), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def ratings(benchmark, tmp_path):
+    """A CSV of one's own beside the clips, one of which is damaged and one missing."""
+    folder = tmp_path / "ratings"
+    shutil.copytree(benchmark / "clips", folder / "clips")
+    rows = [
+        {"file": row["file_name"], "prompt": row["prompt"], "mos": row["mos"], "generator": row["generator"]}
+        for row in rows_of(benchmark)
+    ]
+    (folder / "clips" / "damaged.mp4").write_bytes(b"damaged")
+    rows += [{**rows[0], "file": "clips/damaged.mp4"}, {**rows[0], "file": "clips/missing.mp4"}]
+    return write_csv(folder / "mos.csv", rows)
+
+
+OPTIONS = ["--epochs", "1", "--batch_size", "4", "--max_steps", "2", "--mixed_precision", "no", "--num_workers", "0"]
+
+
+def check_fine_tuned(output: Path, clip: Path) -> None:
+    scores = load_pipeline(str(output / "model"))({"video": str(clip), "prompt": "a prompt"})
+    assert np.isfinite(list(scores.values())).all()
+    for name in ("evaluation_before", "evaluation"):
+        assert json.loads((output / name / "metrics.json").read_text())["num_clips"] > 0
+    found = {problem["subject"] for problem in json.loads((output / "data" / "report.json").read_text())["problems"]}
+    assert found == {"clips/damaged", "clips/missing"}
+
+
+def test_fine_tune(ratings, model_folder, tmp_path, monkeypatch, capsys):
+    """All steps, the training and the evaluation in this process: a process of its own takes seconds to start."""
+
+    def run(*command):
+        parts = {"training/stage3.py": stage3.main, "training.evaluate": evaluation.main}
+        place = next(place for place, part in enumerate(command) if part in parts)
+        return parts[command[place]](list(command[place + 1 :])) or 0
+
+    monkeypatch.setattr(fine_tune, "run", run)
+    monkeypatch.chdir(fine_tune.REPOSITORY)
+    arguments = ["--csv", str(ratings), "--init_from", str(model_folder), "--output", str(tmp_path / "tuned")]
+    assert fine_tune.main([*arguments, "--", *OPTIONS]) == 0
+    assert "quality_score: SROCC on the test part" in capsys.readouterr().out
+    check_fine_tuned(tmp_path / "tuned", next(ratings.parent.glob("clips/*/*.mp4")))
+    assert fine_tune.main([*arguments, "--", *OPTIONS]) == 0
+    assert "is trained already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fine_tune_in_processes(ratings, model_folder, tmp_path):
+    arguments = ["--csv", str(ratings), "--init_from", str(model_folder), "--output", str(tmp_path / "tuned")]
+    assert fine_tune.main([*arguments, "--", *OPTIONS]) == 0
+    check_fine_tuned(tmp_path / "tuned", next(ratings.parent.glob("clips/*/*.mp4")))
+    assert fine_tune.main([*arguments[:-1], str(tmp_path / "again"), "--", "--epochs", "-1"]) == 2
+
+
+def test_fine_tune_refuses_a_csv_of_another_kind(ratings, model_folder, tmp_path, capsys):
+    write_csv(ratings, [{"file": "clips/a.mp4", "rating": "3"}])
+    arguments = ["--csv", str(ratings), "--init_from", str(model_folder), "--output", str(tmp_path / "tuned")]
+    assert fine_tune.main(arguments) == 2
+    assert "no column ['prompt', 'mos']" in capsys.readouterr().err

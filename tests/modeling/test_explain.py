@@ -1,0 +1,319 @@
+import dataclasses
+import json
+import sys
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAPipeline, VideoReadError
+from modeling_aigcvqa import explain as explain_module
+from modeling_aigcvqa.cli import main
+from modeling_aigcvqa.explain import Windows, explain, weakest_places
+from modeling_aigcvqa.explain_report import OverlayPainter, draw_timeline, tint, words_html, write_overlay, write_report
+from modeling_aigcvqa.explain_words import FUNCTION_WORDS, score_prompts, without_word, word_scores, word_spans
+from modeling_aigcvqa.presets import UNTRAINED_NOTE, default_processor
+from tests.conftest import moving_gradient
+
+PROMPT = "a red gradient moving to the left"
+
+
+@pytest.fixture(scope="module")
+def scorer(small_model, processor):
+    return AIGCVQAPipeline(model=small_model, processor=processor)
+
+
+@pytest.fixture(scope="module")
+def explanation(scorer, clip):
+    return explain(scorer, clip, PROMPT)
+
+
+def with_maps(explanation, technical):
+    """The explanation with other technical maps (F, 7, 7)."""
+    maps = {**explanation.frame_maps, "technical": technical.astype(np.float32)}
+    return dataclasses.replace(explanation, frame_maps=maps)
+
+
+# --- what is computed ----------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_pipeline(explanation, scorer, clip):
+    assert explanation.scores == pytest.approx(scorer({"video": clip, "prompt": PROMPT}), abs=1e-6)
+
+
+def test_shapes_and_sums(explanation):
+    assert explanation.windows.indices.tolist() == [list(range(16)), list(range(4, 20))]
+    assert {name: values.shape for name, values in explanation.maps.items()} == {
+        "technical": (2, 8, 7, 7),
+        "aesthetic": (2, 8, 7, 7),
+    }
+    parts = ("technical_score", "aesthetic_score", "alignment_score")
+    for scores in (explanation.window_scores, explanation.timeline):
+        np.testing.assert_allclose(scores["quality_score"], sum(scores[name] for name in parts), atol=1e-5)
+    for branch, values in explanation.maps.items():
+        np.testing.assert_allclose(values.mean((1, 2, 3)), explanation.window_scores[f"{branch}_score"], atol=1e-5)
+        assert explanation.frame_maps[branch].shape == (20, 7, 7)
+    assert explanation.note == UNTRAINED_NOTE
+
+
+def test_one_window_has_the_clips_scores(scorer):
+    explanation = explain(scorer, moving_gradient(16, 224, 224), PROMPT)
+    assert len(explanation.windows.starts) == 1
+    for name, values in explanation.timeline.items():
+        assert explanation.window_scores[name][0] == pytest.approx(explanation.scores[name], abs=1e-6)
+        assert values.mean() == pytest.approx(explanation.scores[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("total", [1, 7])
+def test_short_clips(scorer, total):
+    explanation = explain(scorer, moving_gradient(total, 64, 80), PROMPT)
+    assert all(values.shape == (total,) for values in explanation.timeline.values())
+    # Frames repeat in the sampled ones unevenly, so the mean over frames is close to the score, not equal.
+    assert np.isfinite(explanation.timeline["quality_score"]).all()
+    if total == 1:
+        assert explanation.timeline["quality_score"][0] == pytest.approx(explanation.scores["quality_score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("total", [1, 15, 16, 17, 40, 519, 520, 521, 14_400])
+def test_windows_cover_the_clip(total):
+    windows = Windows.over(total, 16)
+    assert len(windows.starts) <= explain_module.MAX_WINDOWS
+    assert windows.starts[0] == 0
+    assert windows.starts[-1] + windows.length == total
+    assert (np.diff(windows.starts) > 0).all()
+    assert (np.diff(windows.starts) <= windows.stride).all()
+    assert windows.indices.max() == total - 1
+
+
+def test_triangular_weights_by_hand():
+    windows = Windows.over(5, 3, 3, 2)
+    assert windows.starts.tolist() == [0, 2]
+    values = np.repeat([[1.0], [4.0]], 3, axis=1)
+    # Weights 1, 2, 1: frame 2 is the last of the first window and the first of the second.
+    assert explain_module._overlap_add(values, windows, "triangular").tolist() == [1, 1, 2.5, 4, 4]
+    windows = Windows.over(4, 3, 3, 1)
+    expected = [1, (2 * 1 + 4) / 3, (1 + 2 * 4) / 3, 4]
+    assert explain_module._overlap_add(values, windows, "triangular") == pytest.approx(np.array(expected))
+    assert explain_module._overlap_add(values, windows, "uniform").tolist() == [1, 2.5, 2.5, 4]
+
+
+def test_frames_take_the_places_of_their_samples():
+    slices = explain_module._slices_of_frames(Windows.over(2, 4), 2)  # sampled frames 0 0 1 1, two a place
+    assert slices.tolist() == [[1, 0], [0, 1]]
+    slices = explain_module._slices_of_frames(Windows.over(1, 4), 2)
+    assert slices.tolist() == [[0.5, 0.5]], "a frame that was sampled for both places takes both"
+
+
+def test_windows_see_their_own_frames(scorer):
+    """A clip whose second half is the first one again: windows of the halves score the same."""
+    half = moving_gradient(16, 224, 224)
+    explanation = explain(scorer, np.concatenate([half, half]), PROMPT, window=16, stride=16)
+    first, second = explanation.maps["technical"]
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert first.std() > 1e-4
+
+
+def test_long_clips_are_decoded_in_parts(scorer, clip, explanation, monkeypatch):
+    read, counts = explain_module.read_video, []
+
+    def counting(video, choose_frames):
+        frames, metadata = read(video, choose_frames)
+        counts.append(len(frames))
+        return frames, metadata
+
+    monkeypatch.setattr(explain_module, "read_video", counting)
+    monkeypatch.setattr(explain_module, "READ_BYTES", 17 * 256 * 320 * 3)
+    again = explain(scorer, clip, PROMPT)
+    assert counts == [16, 16, 16]
+    np.testing.assert_allclose(again.timeline["quality_score"], explanation.timeline["quality_score"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": None}, "pass the prompt"),
+        ({"prompt": "  "}, "pass the prompt"),
+        ({"window": 0}, "window=0"),
+        ({"stride": 0}, "stride=0"),
+        ({"window": 4, "stride": 8}, "Lower the stride"),
+        ({"weighting": "gaussian"}, "triangular"),
+        ({"word_method": "guess"}, "leave_out"),
+    ],
+)
+def test_wrong_options(scorer, clip, options, message):
+    with pytest.raises(ValueError, match=message):
+        explain(scorer, clip, **{"prompt": PROMPT, **options})
+
+
+def test_a_broken_file(scorer, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(VideoReadError, match=r"broken\.mp4"):
+        explain(scorer, tmp_path / "broken.mp4", PROMPT)
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["st_adapter", None])
+def test_prompts_score_as_in_the_model(adapter):
+    part = AIGCVQAConfig.small().to_dict()["alignment_config"] | {"adapter": adapter}
+    config = AIGCVQAConfig.small(branches=["alignment"], alignment_config=part)
+    scorer = AIGCVQAPipeline(model=AIGCVQAModel(config).eval(), processor=default_processor(config))
+    prompts = [PROMPT, "two", "a yacht at sea, seen from a drone", *(f"prompt {number}" for number in range(6))]
+    views = scorer.processor(videos=[moving_gradient(6, 64, 64)], num_frames=6)["pixel_values_resized"]
+    with torch.no_grad():
+        inputs = scorer.processor(text=prompts)
+        expected = scorer.model(pixel_values_resized=views.repeat(len(prompts), 1, 1, 1, 1), **inputs).alignment_score
+    scores = score_prompts(scorer, views, prompts)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert scores.std() > 1e-5
+
+
+def test_word_effects(explanation, scorer, clip):
+    assert [word.word for word in explanation.words] == PROMPT.split()
+    without = scorer({"video": clip, "prompt": "a gradient moving to the left"})["alignment_score"]
+    red = explanation.words[1]
+    assert red.effect == pytest.approx(explanation.scores["alignment_score"] - without, abs=1e-5)
+    weakest = explanation.weakest_words(10)
+    assert {word.word for word in weakest} == {"red", "gradient", "moving", "left"}
+    assert [word.effect for word in weakest] == sorted(word.effect for word in weakest)
+
+
+def test_words_of_a_prompt():
+    prompt = "A hot-air balloon; the child's, über 3 towns."
+    words = [prompt[start:end] for start, end in word_spans(prompt)]
+    assert words == ["A", "hot-air", "balloon", "the", "child's", "über", "3", "towns"]
+    assert "the" in FUNCTION_WORDS
+    assert without_word(prompt, word_spans(prompt)[1]) == "A balloon; the child's, über 3 towns."
+    assert without_word("red dog", (0, 3), "mask") == "[MASK] dog"
+
+
+def test_words_that_are_cut_off_are_left_out(small_model, clip):
+    processor = default_processor(small_model.config)
+    processor.tokenizer.model_max_length = 6
+    scorer = AIGCVQAPipeline(model=small_model, processor=processor)
+    words, effect = word_scores(scorer, processor(videos=[clip])["pixel_values_resized"][:, :2], PROMPT)
+    assert [word.word for word in words] == ["a", "red", "gradient", "moving"], "four words, [CLS] and [SEP]"
+    assert effect != 0
+
+
+def test_models_without_words_or_maps(clip):
+    for branches in (["technical"], ["alignment"]):
+        config = AIGCVQAConfig.small(branches=branches)
+        scorer = AIGCVQAPipeline(model=AIGCVQAModel(config).eval(), processor=default_processor(config))
+        explanation = explain(scorer, clip, None if branches == ["technical"] else PROMPT)
+        assert list(explanation.maps) == [branch for branch in branches if branch != "alignment"]
+        assert bool(explanation.words) == ("alignment" in branches)
+
+
+# --- what is drawn -------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_cell_is_red_and_the_rest_is_the_video(explanation):
+    maps = np.zeros((20, 7, 7))
+    maps[:, 2, 5] = -1.0
+    explanation = with_maps(explanation, maps)
+    painter = OverlayPainter(explanation)
+    frame = np.full((256, 320, 3), 128, np.uint8)
+    left, top = painter._corner(1)
+    panel = np.asarray(painter.paint(0, frame)).astype(int)[
+        top : top + painter.panel[1], left : left + painter.panel[0]
+    ]
+    redness = panel[..., 0] - panel[..., 2]
+    cells = redness[: redness.shape[0] // 7 * 7, : redness.shape[1] // 7 * 7]
+    cells = cells.reshape(7, redness.shape[0] // 7, 7, redness.shape[1] // 7).mean((1, 3))
+    assert np.unravel_index(cells.argmax(), (7, 7)) == (2, 5)
+    assert cells[2, 5] > 60
+    assert np.abs(np.delete(cells, 2 * 7 + 5)).max() < 12
+    places = weakest_places(explanation, "technical")
+    assert [(place.row, place.column) for place in places] == [(2, 5)], "no other place stands out"
+
+
+def test_a_map_without_bad_places_stays_pale(explanation):
+    noise = np.random.default_rng(0).normal(0, 0.01, (20, 7, 7))
+    explanation = dataclasses.replace(
+        with_maps(explanation, noise), reference_changes={**explanation.reference_changes, "technical": 1.0}
+    )
+    assert explanation.color_limits["technical"] == 0.25
+    frame = np.full((64, 64, 3), 128, np.uint8)
+    heat = (noise[0] - explanation.map_means["technical"]) / explanation.color_limits["technical"]
+    tinted = tint(frame, np.kron(heat, np.ones((64 // 7 + 1, 64 // 7 + 1)))[:64, :64])
+    assert np.abs(tinted.astype(int) - 128).max() < 12
+    assert weakest_places(explanation, "technical") == []
+    figure = draw_timeline(explanation)
+    low, high = figure.axes[1].get_ylim()
+    assert high - low >= 0.25
+
+
+def test_report(explanation, clip, tmp_path):
+    explanation = dataclasses.replace(explanation, video="'<b>clip</b>.mp4'")
+    paths = write_report(explanation, clip, tmp_path / "new" / "report")
+    assert sorted(paths) == ["explanation", "overlay", "report", "timeline"]
+    page = paths["report"].read_text(encoding="utf-8")
+    assert UNTRAINED_NOTE in page
+    assert "<b>clip" not in page
+    assert "data:video/mp4;base64," in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page, "the page needs no network"
+    for name in explanation.scores:
+        assert f'data-score="{name}"' in page
+    written = json.loads(paths["explanation"].read_text(encoding="utf-8"))
+    assert len(written["timeline"]["quality_score"]) == 20
+    assert np.asarray(written["maps"]["aesthetic"]).shape == (2, 8, 7, 7)
+    with av.open(str(paths["overlay"])) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt, float(stream.average_rate)) == ("h264", "yuv420p", 8.0)
+        assert sum(1 for _ in container.decode(stream)) == 20
+
+
+def test_a_prompt_is_text_not_html(explanation):
+    prompt = "<script>alert(1)</script> & more"
+    words = [dataclasses.replace(explanation.words[0], word="script", start=1, end=7)]
+    shown = words_html(dataclasses.replace(explanation, prompt=prompt, words=words))
+    assert "<script" not in shown
+    assert "&amp; more" in shown
+
+
+def test_overlay_of_an_upright_long_clip_without_frame_rate(explanation, tmp_path):
+    video = moving_gradient(20, 90, 40)
+    upright = dataclasses.replace(explanation, frame_size=(90, 40), fps=None)
+    write_overlay(upright, video, tmp_path / "overlay.mp4", max_frames=5)
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        stream = container.streams.video[0]
+        assert sum(1 for _ in container.decode(stream)) == 5
+        assert float(stream.average_rate) == 8 * 5 / 20, "the clip's own time"
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+def test_command_line(clip, model_folder, tmp_path, capsys):
+    arguments = ["explain", str(clip), "--prompt", PROMPT, "--model", str(model_folder), "--output", str(tmp_path)]
+    assert main([*arguments, "--window", "20", "--stride", "10"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("report.html", "overlay.mp4", "timeline.png", "weakest words:", "untrained"):
+        assert word in printed
+    assert json.loads((tmp_path / "explanation.json").read_text())["windows"]["length"] == 20
+
+
+def test_command_line_errors(clip, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        (["missing.mp4", "--prompt", "a", "--output", str(tmp_path / "out")], "missing.mp4"),
+        ([str(clip), "--output", str(tmp_path / "out")], "pass the prompt"),
+        ([str(clip), "--prompt", "a", "--output", str(tmp_path / "file")], "name a folder"),
+    ):
+        assert main(["explain", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_scoring_needs_no_matplotlib(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "modeling_aigcvqa.explain_report")
+    assert main(["explain", "clip.mp4", "--prompt", "a", "--output", str(tmp_path)]) == 2
+    assert "aigcvqa[explain]" in capsys.readouterr().err
+
+
+def test_what_ships_with_the_weights_is_unchanged(model_folder):
+    assert not list(model_folder.glob("explain*"))

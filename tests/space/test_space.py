@@ -1,0 +1,215 @@
+"""The Space in a real browser: Debian's chromium, driven by playwright."""
+
+import csv
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY, moving_gradient, write_video
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
+
+SPACE = REPOSITORY / "space"
+PROMPT = "a red gradient moving to the left"
+SCORES = ("quality", "technical", "aesthetic", "alignment")
+PATIENCE_MS = 240_000  # a busy machine must not fail the test
+SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")  # a folder: look at what is tested
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Address and log file of the running app."""
+    folder, port = tmp_path_factory.mktemp("space"), free_port()
+    environment = {
+        **os.environ,
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "TMPDIR": str(folder),
+    }
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        app = subprocess.Popen(
+            [sys.executable, str(SPACE / "app.py")], env=environment, stdout=output, stderr=output, cwd=folder
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(address, app, log)
+            yield address, log
+        finally:
+            app.terminate()
+            app.wait(30)
+
+
+def wait_for(address: str, app: subprocess.Popen, log: Path) -> None:
+    for _ in range(PATIENCE_MS // 500):
+        if app.poll() is not None:
+            raise RuntimeError(f"the app ended: {log.read_text()}")
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"the app did not answer: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(server, browser, request):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(server[0])
+    page.get_by_role("tab", name="One clip").wait_for()
+    yield page
+    if SCREENSHOTS:
+        name = re.sub(r"\W+", "_", request.node.name)
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """An mp4, a GIF and a file that is no video."""
+    folder = tmp_path_factory.mktemp("clips")
+    frames = moving_gradient(8, 96, 128)
+    write_video(folder / "clip.mp4", frames)
+    images = [Image.fromarray(frame) for frame in frames[:, ::-1]]
+    images[0].save(folder / "my clip.gif", save_all=True, append_images=images[1:], duration=125)
+    (folder / "broken.mp4").write_bytes(np.random.default_rng(0).bytes(4000))
+    return folder
+
+
+def upload(page, element: str, *files: Path) -> None:
+    """Choose files, and wait until they are listed."""
+    page.locator(f"#{element} input[type=file]").set_input_files([str(file) for file in files])
+    page.locator(f"#{element} .file-preview tr.file").nth(len(files) - 1).wait_for()
+
+
+def score(page, clip: Path, prompt: str = PROMPT) -> None:
+    upload(page, "clip", clip)
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#score").click()
+
+
+def shown_scores(page) -> dict[str, float]:
+    page.locator("#scores .aigcvqa-card").nth(3).wait_for()
+    cards = page.locator("#scores .aigcvqa-card")
+    return {
+        cards.nth(i).locator("h3").inner_text().lower(): float(cards.nth(i).locator("strong").inner_text())
+        for i in range(cards.count())
+    }
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "my clip.gif"])
+def test_one_clip(page, clips, name):
+    strangers = []
+    page.on("request", lambda request: strangers.append(request.url))
+    score(page, clips / name)
+    scores = shown_scores(page)
+    assert tuple(scores) == SCORES
+    parts = sum(scores[part] for part in SCORES[1:])
+    assert scores["quality"] == pytest.approx(parts, abs=0.002), "rounded to three digits"
+    note = page.locator("#scores .aigcvqa-note")
+    if note.count():
+        assert "model" in note.inner_text()
+    page.locator("#words .aigcvqa-word").first.wait_for()
+    assert page.locator("#words .aigcvqa-word").all_inner_texts() == PROMPT.split()
+    assert set(page.locator("#words .aigcvqa-weakest b").all_inner_texts()) <= {"red", "gradient", "moving", "left"}
+    video = page.locator("video").first
+    video.wait_for()
+    page.wait_for_function("document.querySelector('video').readyState >= 2")
+    assert video.evaluate("v => v.videoWidth > v.videoHeight"), "panels stand side by side"
+    page.locator("#timeline img").wait_for()
+    with page.expect_download() as download:
+        page.locator("#report").click()
+    assert "data:video/mp4" in Path(download.value.path()).read_text(encoding="utf-8")
+    assert all(re.match(r"(http://127\.0\.0\.1|data:|blob:)", url) for url in strangers), "nothing from elsewhere"
+
+
+def test_example(page):
+    page.get_by_text("hot-air balloons").first.click()
+    page.locator("#clip .file-preview tr.file").wait_for()
+    assert "hot-air balloons" in page.locator("#prompt textarea").input_value()
+    page.locator("#score").click()
+    assert tuple(shown_scores(page)) == SCORES
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "message"),
+    [("broken.mp4", PROMPT, "'broken.mp4' is damaged or no video"), ("clip.mp4", "  ", "Write the prompt")],
+)
+def test_what_cannot_be_scored_says_why(page, server, clips, name, prompt, message):
+    score(page, clips / name, prompt)
+    error = page.locator("#scores .refused")
+    error.wait_for()
+    assert message in error.inner_text()
+    assert page.locator("video").count() == 0, "no result stands beside the message"
+    assert "Traceback" not in page.content()
+    assert "Traceback" not in server[1].read_text()
+
+
+def test_compare(page, clips):
+    page.get_by_role("tab", name="Compare two clips").click()
+    upload(page, "first", clips / "clip.mp4")
+    upload(page, "second", clips / "my clip.gif")
+    page.locator("#compare-prompt textarea, #compare-prompt input").first.fill(PROMPT)
+    page.locator("#compare").click()
+    rows = page.locator("#comparison tr")
+    rows.nth(4).wait_for()
+    assert "clip.mp4" in rows.nth(0).inner_text()
+    for row, name in zip(rows.all()[1:], SCORES):
+        label, first, second, difference = row.locator("td").all_inner_texts()
+        assert label == name
+        assert float(second) - float(first) == pytest.approx(float(difference), abs=0.0015)
+    page.locator("video").nth(1).wait_for()
+    assert page.locator("video").count() == 2
+
+
+def test_many_clips(page, clips, tmp_path):
+    page.get_by_role("tab", name="Many clips (CSV)").click()
+    rows = [("clip.mp4", PROMPT), ("my clip.gif", PROMPT), ("broken.mp4", PROMPT), ("missing.mp4", PROMPT)]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "prompt"), *rows])
+    with zipfile.ZipFile(tmp_path / "clips.zip", "w") as archive:
+        archive.write(clips / "my clip.gif", "folder/my clip.gif")
+        archive.write(clips / "broken.mp4", "../../broken.mp4")
+    upload(page, "table", tmp_path / "table.csv")
+    upload(page, "clips", clips / "clip.mp4", tmp_path / "clips.zip")
+    page.locator("#score-all").click()
+    page.get_by_text("2 of 4 clips scored.").wait_for()
+    assert "'missing.mp4' was not uploaded." in page.locator("#summary tr").nth(4).inner_text()
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    with Path(download.value.path()).open(newline="", encoding="utf-8") as file:
+        scored = list(csv.DictReader(file))
+    assert [row["file"] for row in scored] == [name for name, _ in rows]
+    assert [bool(row["quality_score"]) for row in scored] == [True, True, False, False]
+    assert "damaged or no video" in scored[2]["error"]
+    assert str(tmp_path.parent) not in scored[2]["error"], "the server's folders are nobody's business"

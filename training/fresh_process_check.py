@@ -1,0 +1,61 @@
+"""Load everything in an exported folder as a stranger would: `python -I fresh_process_check.py FOLDER`.
+
+A script for a process of its own (`training.export_hub` starts it), with none of our packages importable. Prints one
+line of JSON: the modules of the folder that were imported, the weights that are missing or unknown, and scores.
+"""
+
+import base64
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+
+OURS = ("modeling_aigcvqa", "training", "dataset_scripts")
+
+
+def tiny_clip() -> bytes:
+    """A GIF of four frames, so that the check needs no video encoder."""
+    from PIL import Image
+
+    frames = [Image.linear_gradient("L").rotate(30 * step).convert("RGB") for step in range(4)]
+    file = io.BytesIO()
+    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], duration=125)
+    return file.getvalue()
+
+
+def load_handler(folder: Path):
+    """`EndpointHandler` from the folder's handler.py, loaded from its path as the endpoint does it."""
+    spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["handler"] = module
+    spec.loader.exec_module(module)
+    return module.EndpointHandler(str(folder))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    sys.dont_write_bytecode = True  # the folder stays as it is
+    for package in OURS:
+        sys.modules[package] = None  # importing it raises ImportError, as if it were not installed
+    from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, AutoVideoProcessor
+
+    for auto in (AutoConfig, AutoTokenizer, AutoProcessor, AutoVideoProcessor):
+        auto.from_pretrained(folder, trust_remote_code=True)
+    model, info = AutoModel.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+    parameters = model.num_parameters()
+    del model
+    item = {"video": base64.b64encode(tiny_clip()).decode(), "prompt": "a gradient that turns"}
+    scores = load_handler(folder)({"inputs": item})
+    remote = [name.rpartition(".")[2] for name in sys.modules if name.startswith("transformers_modules.")]
+    found = {
+        "modules": sorted({*remote, "handler"}),
+        "wrong_keys": sorted(map(str, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])),
+        "parameters": parameters,
+        "scores": scores,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

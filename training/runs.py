@@ -141,7 +141,8 @@ def draw_curves(history: list[dict], path: Path) -> None:
     for key in history[-1]:
         axis = losses if key.startswith("loss/") else correlations if key.endswith("/srocc") else None
         if axis is not None:
-            axis.plot(epochs, [row.get(key) for row in history], marker=".", label=key.removeprefix("loss/").removesuffix("/srocc"))
+            name = key.removeprefix("loss/").removesuffix("/srocc")
+            axis.plot(epochs, [row.get(key) for row in history], marker=".", label=name)
     for axis, title in ((losses, "training loss"), (correlations, "validation SROCC")):
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)

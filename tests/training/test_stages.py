@@ -203,7 +203,7 @@ def assert_same_weights(folder: Path, other: Path) -> None:
     found, wanted = weights(folder), weights(other)
     for name in wanted:
         if not re.search(UNSEEN, name):
-            torch.testing.assert_close(found[name], wanted[name], atol=1e-3, rtol=1e-3, msg=name)
+            torch.testing.assert_close(found[name], wanted[name], atol=2e-4, rtol=1e-3, msg=name)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from .configuration_aigcvqa import BRANCHES
 from .explain import WEIGHTS, explain
 from .loading import DTYPES, SHIPPED, load_pipeline
 from .pipeline_aigcvqa import SCORES
-from .presets import NUM_FRAMES, PRESETS, default_processor, save_model_folder, untrained_model
+from .presets import PRESETS, default_processor, save_model_folder, untrained_model
 
 SUFFIXES = (".csv", ".jsonl")
 TABLE_ROWS = 1000  # printed at most, and kept for that; a file has them all
@@ -83,7 +83,7 @@ def run_init(arguments: argparse.Namespace, errors: Console) -> int:
     if arguments.output.exists() and any(arguments.output.iterdir()):
         raise ValueError(f"--output '{arguments.output}' is not empty; name a new folder.")
     model = untrained_model(arguments.preset, arguments.seed)
-    processor = default_processor(model.config, NUM_FRAMES[arguments.preset])
+    processor = default_processor(model.config)
     save_model_folder(model, processor, arguments.output)
     errors.print(f"Wrote an untrained '{arguments.preset}' model to '{arguments.output}'.")
     return 0

@@ -233,32 +233,34 @@ class AIGCVQAConfig(PreTrainedConfig):
 
     @classmethod
     def small(cls, **overrides: Any) -> "AIGCVQAConfig":
-        """The small preset: every part of the architecture in 5 M parameters, for tests and the shipped model.
+        """The small preset: every part of the architecture in 4 M parameters, for tests and the shipped model.
 
-        Coarser patches and three stages a backbone, still maps of T/2 x 7 x 7. It starts from wider random weights and
-        larger layer scales than the full model, which starts from trained ones.
+        Views of 112 x 112, coarser patches and two stages a backbone, still maps of T/2 x 7 x 7. It starts from wider
+        random weights and larger layer scales than the full model, which starts from trained ones.
         """
         return cls(
             **{
                 "technical_config": {
                     "patch_size": [2, 8, 8],
-                    "embed_dim": 24,
-                    "depths": [1, 2, 2],
-                    "num_heads": [1, 2, 4],
-                    "fragment_bias": [True, True, False],
+                    "embed_dim": 64,
+                    "depths": [2, 2],
+                    "num_heads": [2, 4],
+                    "window_size": [4, 7, 7],
+                    "fragment_bias": [True, False],
                     "drop_path_rate": 0.0,
                     "head_dropout": 0.1,
                 },
                 "aesthetic_config": {
                     "patch_size": [2, 8, 8],
-                    "hidden_sizes": [24, 48, 96],
-                    "depths": [2, 2, 2],
+                    "hidden_sizes": [48, 96],
+                    "depths": [2, 3],
                     "temporal_kernel_sizes": [1, 3],
                     "layer_scale_init_value": 0.1,
                     "head_dropout": 0.1,
                 },
                 "alignment_config": {
-                    "patch_size": 32,
+                    "image_size": 112,
+                    "patch_size": 16,
                     "vision_hidden_size": 128,
                     "vision_num_hidden_layers": 4,
                     "vision_num_attention_heads": 4,

@@ -116,7 +116,8 @@ def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_fr
     """Write an mp4 (H.264, yuv420p): the video, and beside it the video under each branch's heat map.
 
     Red places score below the clip's mean, blue ones above; the limits of the scale stand above. A technical cell is
-    drawn with its borders: it is the score of the 32 x 32 pixels in its middle. The aesthetic map is interpolated.
+    drawn with its borders: it is the score of the fragment in its middle (32 x 32 pixels, 16 x 16 of the small model).
+    The aesthetic map is interpolated.
 
     Raises:
         ValueError: for a model without maps.

@@ -14,7 +14,7 @@ VOCABULARY = Path(__file__).parent / "assets" / "vocab.txt"
 # ImageReward cuts prompts at 35 tokens; prompts of today's generators are longer, and BERT's positions go to 512.
 MAX_PROMPT_TOKENS = 256
 PRESETS = {"full": AIGCVQAConfig, "small": AIGCVQAConfig.small}
-NUM_FRAMES = {"full": 16, "small": 8}
+FRAGMENT_GRID = 7  # fragments a side, as many as the maps have places
 UNTRAINED_NOTE = "The weights of this model are untrained (random): its scores say nothing about quality."
 
 
@@ -30,10 +30,15 @@ def default_tokenizer(max_length: int = MAX_PROMPT_TOKENS) -> BertTokenizer:
 
 
 def default_processor(config: AIGCVQAConfig, num_frames: int = 16) -> AIGCVQAProcessor:
-    """The processor that fits `config`; the small preset is meant for `NUM_FRAMES["small"]` frames."""
+    """The processor that fits `config`: both views have the size of the alignment branch's frames."""
     part = config.alignment_config
     return AIGCVQAProcessor(
-        AIGCVQAVideoProcessor(num_frames=num_frames, size={"height": part.image_size, "width": part.image_size}),
+        AIGCVQAVideoProcessor(
+            num_frames=num_frames,
+            size={"height": part.image_size, "width": part.image_size},
+            fragment_grid=FRAGMENT_GRID,
+            fragment_size=part.image_size // FRAGMENT_GRID,
+        ),
         default_tokenizer(min(MAX_PROMPT_TOKENS, part.max_position_embeddings)),
         requires_prompt="alignment" in config.branches,
     )

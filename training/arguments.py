@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
@@ -114,3 +116,28 @@ def _take_defaults(parser: HfArgumentParser, path: str) -> None:
     parser.set_defaults(**values)
     for action in parser._actions:  # given in the file, no longer required on the command line
         action.required = action.required and action.dest not in values
+
+
+def parse_with_config(
+    parser: argparse.ArgumentParser, argv: list[str] | None, required: tuple[str, ...]
+) -> argparse.Namespace:
+    """Defaults, then the YAML file of the parser's --config, then the command line; `--output` must be new.
+
+    Exits as argparse does, with status 2, for an unknown key of the file, an argument of `required` that is in neither,
+    or a folder --output that is not empty.
+    """
+    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments")
+    known, _ = parser.parse_known_args(argv)
+    if known.config:
+        values = yaml.safe_load(known.config.read_text(encoding="utf-8")) or {}
+        unknown = sorted(set(values) - set(vars(known)))
+        if unknown:
+            parser.error(f"--config '{known.config}' has the keys {unknown}; expected any of {sorted(vars(known))}.")
+        parser.set_defaults(**values)
+    arguments = parser.parse_args(argv)
+    missing = [name for name in required if getattr(arguments, name) is None]
+    if missing:
+        parser.error(f"missing: {', '.join('--' + name for name in missing)}")
+    if arguments.output.exists() and any(arguments.output.iterdir()):
+        parser.error(f"--output '{arguments.output}' is not empty; name a new folder.")
+    return arguments

@@ -276,6 +276,13 @@ def environment(device: torch.device) -> dict:
     }
 
 
+def compile_backbones(model: AIGCVQAModel, device: torch.device) -> None:
+    """`torch.compile` in place; on a GPU with CUDA graphs."""
+    for branch in model.config.branches:
+        backbone = getattr(model, f"{branch}_backbone")
+        backbone.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
+
+
 def run(arguments: argparse.Namespace) -> dict:
     device = torch.device(arguments.device)
     torch.manual_seed(0)
@@ -288,6 +295,8 @@ def run(arguments: argparse.Namespace) -> dict:
         if isinstance(module, DepthwiseConv3d):
             module.as_2d = arguments.depthwise_2d
     if arguments.stream:
+        if arguments.compile:
+            compile_backbones(model, device)
         return run_stream(model, processor, arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -298,6 +307,8 @@ def run(arguments: argparse.Namespace) -> dict:
     branches = [branch for branch in model.config.branches if branch in arguments.branches]
     # Counted once, in float32, for one clip: the work does not depend on the dtype and grows with the batch.
     work = {branch: count_gflop(branch_call(model, branch, sample)) for branch in branches}
+    if arguments.compile:
+        compile_backbones(model, device)
     for dtype in arguments.dtypes:
         model = model.to(device, DTYPES[dtype])
         peak = matmul_peak(device, DTYPES[dtype])
@@ -368,6 +379,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", default="a corgi walking in the park at sunrise, oil painting style")
     parser.add_argument("--compare", action="store_true", help="run the plain restatement beside it (float32)")
     parser.add_argument("--depthwise_2d", action="store_true", help="3D depthwise convolutions as sums of 2D ones")
+    parser.add_argument("--compile", action="store_true", help="torch.compile; on a GPU with CUDA graphs")
     parser.add_argument("--stream", type=int, default=0, metavar="N", help="score N clips through the pipeline")
     parser.add_argument("--folder", type=Path, help="mp4 clips of --stream (default: one made on the spot)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes of --stream that decode ahead")

@@ -8,6 +8,7 @@ OUTPUT/training.json, curves.png  arguments, commit, validation by epoch, clips 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -129,6 +130,12 @@ def find_checkpoints(output: str) -> list[Path]:
     """Whole checkpoints, oldest first."""
     folders = sorted((Path(output) / "checkpoints").glob("step-*"))
     return [folder for folder in folders if folder.suffix != ".partial" and (folder / "progress.json").exists()]
+
+
+def write_pretraining_record(output: Path, stage: str, arguments: argparse.Namespace, seconds: float) -> None:
+    """training.json of what comes before the stages."""
+    record = {"stage": stage, "commit": commit_of_this_code(), "arguments": vars(arguments), "seconds": seconds}
+    write_json(output / "training.json", record)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

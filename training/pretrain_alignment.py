@@ -1,6 +1,7 @@
 """Teach an untrained alignment branch to match words and clips: what BLIP's pre-training is to the full model.
 
-    python -m training.pretrain_alignment --config training/configs/small_pretraining.yaml --data DIR --output DIR
+    python -m training.pretrain_alignment --config training/configs/small/pretraining_alignment.yaml --data DIR \\
+        --init_from DIR --output DIR
 
 Three losses on clips that show what their prompt says (a label of `--label` of at least `--min_label`):
 - words: does the clip's own prompt have this word? Asked of each word of it and of other clips' prompts;
@@ -12,13 +13,13 @@ The layers that predict words are thrown away. Only the train part is read, and 
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -33,11 +34,15 @@ from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_processing_aigcvqa import normalize, resize_frames
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
+from .arguments import parse_with_config
+from .checkpoints import write_pretraining_record
 from .data import load_clips
 from .models import initial_model
 from .parameters import parameter_groups
+from .whitening import patches_of, whiten
 
 CANDIDATES = 4  # frames of a clip, evenly spread, of which each epoch draws some
+WHITENING_CLIPS = 2000  # whose patches the vision encoder's patch embedding is set by, 40 of each
 COMMON = 0.3  # words in more prompts than this share ("a", "the", ".") say nothing of a clip
 
 
@@ -150,6 +155,16 @@ def batches_of(clips: Dataset, processor: AIGCVQAProcessor, arguments: argparse.
     )
 
 
+def whiten_from(embedding: nn.Conv2d, dataset: PromptedFrames, seed: int) -> None:
+    """Set the patch embedding to the whitened components of patches of the clips."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = torch.randperm(len(dataset), generator=generator)[:WHITENING_CLIPS].tolist()
+    options = dataset.options
+    views = (normalize(dataset.frames[clip], options.image_mean, options.image_std) for clip in clips)
+    patches = [patches_of(imagenet_to_clip(view), embedding, 40, generator) for view in views]
+    whiten(embedding, torch.cat(patches), generator, constant=False)
+
+
 def matching_accuracy(model: AIGCVQAModel, heads: WordHeads, loader: DataLoader, targets: WordTargets) -> float:
     """Share of wrong prompts that score below the clip's own."""
     model.eval()
@@ -183,6 +198,8 @@ def pretrain(model: AIGCVQAModel, processor: AIGCVQAProcessor, parts: dict, argu
     weights = {"words": 1.0, "naming": 1.0, "matching": arguments.matching_weight}
     optimizer = torch.optim.AdamW(parameter_groups(branch, arguments.weight_decay), lr=arguments.learning_rate)
     loader = batches_of(parts["train"], processor, arguments, range(arguments.epochs))
+    if arguments.whiten:
+        whiten_from(model.alignment_backbone.visual_encoder.patch_embed.proj, loader.dataset, arguments.seed)
     schedule = get_cosine_schedule_with_warmup(optimizer, len(loader) // 10, len(loader))
     model.train()
     sums: Counter = Counter()
@@ -206,7 +223,6 @@ def pretrain(model: AIGCVQAModel, processor: AIGCVQAProcessor, parts: dict, argu
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments")
     parser.add_argument("--data", help="prepared folder or Hub id")
     parser.add_argument("--split_file", help="CSV id,split")
     parser.add_argument("--init_from", help="model folder, for example from `aigcvqa init --preset small`")
@@ -220,22 +236,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--matching_weight", type=float, default=0.1)
     parser.add_argument("--weight_decay", type=float, default=0.05)
+    parser.add_argument("--whiten", action="store_true", help="set the patch embedding by the clips' patches first")
     parser.add_argument("--report_steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    known, _ = parser.parse_known_args(argv)
-    if known.config:
-        values = yaml.safe_load(known.config.read_text(encoding="utf-8")) or {}
-        unknown = sorted(set(values) - set(vars(known)))
-        if unknown:
-            parser.error(f"--config '{known.config}' has the keys {unknown}; expected any of {sorted(vars(known))}.")
-        parser.set_defaults(**values)
-    arguments = parser.parse_args(argv)
-    missing = [name for name in ("data", "init_from", "output") if getattr(arguments, name) is None]
-    if missing:
-        parser.error(f"missing: {', '.join('--' + name for name in missing)}")
-    if arguments.output.exists() and any(arguments.output.iterdir()):
-        parser.error(f"--output '{arguments.output}' is not empty; name a new folder.")
-    return arguments
+    return parse_with_config(parser, argv, required=("data", "init_from", "output"))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -246,8 +250,11 @@ def main(argv: list[str] | None = None) -> None:
         for part in ("train", "validation")
     }
     print(f"{len(parts['train'])} clips to train on, {len(parts['validation'])} to validate")
+    started = time.perf_counter()
     pretrain(model, processor, parts, arguments)
     save_model_folder(model, processor, arguments.output)
+    seconds = time.perf_counter() - started
+    write_pretraining_record(arguments.output, "pre-training, alignment", arguments, seconds)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def test_a_batch(processor):
     assert set(inputs) == set(processor.model_input_names)
     assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (2, 5)
     assert inputs["attention_mask"].tolist()[0] == [1, 1, 1, 0, 0]
-    assert inputs["pixel_values_fragments"].shape == (2, 16, 3, 224, 224)
+    assert inputs["pixel_values_fragments"].shape == (2, 16, 3, 112, 112)
 
 
 def test_views_or_tokens_alone(processor):

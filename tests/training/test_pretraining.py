@@ -1,0 +1,113 @@
+"""What comes before the three stages where nothing published can be started from: the small model's pre-training."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from modeling_aigcvqa.loading import load_model
+from tests.training.tiny import tiny_data, tiny_folder
+from training import pretrain_alignment, pretrain_failures
+from training.whitening import patches_of, whiten
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_data(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("start") / "model")
+
+
+@pytest.mark.parametrize("channels", [4, 12, 40], ids=["fewer", "as many", "more"])
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_whitened_embedding_gives_each_component_its_share(channels, constant):
+    """Of patches in which one component has a ten-thousandth of the others' variance."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(4000, 12, generator=generator) * torch.logspace(1, -1, 12) + 5
+    embedding = nn.Conv2d(3, channels, 2, stride=2)
+    whiten(embedding, patches, generator, constant)
+    outputs = torch.einsum("nk,ck->nc", patches, embedding.weight.flatten(1)) + embedding.bias
+    varying = outputs[:, : channels - constant]
+    torch.testing.assert_close(varying.mean(0), torch.zeros(varying.shape[1]), atol=1e-3, rtol=0)
+    own = min(varying.shape[1] - round(0.25 * varying.shape[1]), 12)
+    torch.testing.assert_close(torch.cov(varying[:, :own].T), torch.eye(own), atol=1e-3, rtol=0)
+    if constant:
+        torch.testing.assert_close(outputs[:, -1], torch.full((4000,), (channels - 1) ** 0.5))
+
+
+def test_patches_are_laid_out_as_the_kernels_are():
+    generator, video = torch.Generator().manual_seed(0), torch.randn(4, 3, 8, 8)
+    embedding = nn.Conv3d(3, 5, (2, 4, 4), stride=(2, 4, 4))
+    patches = patches_of(video, embedding, 200, generator)
+    by_patch = patches @ embedding.weight.flatten(1).T + embedding.bias
+    by_convolution = embedding(video.transpose(0, 1)[None])[0].flatten(1).T
+    nearest = torch.cdist(by_patch, by_convolution, compute_mode="donot_use_mm_for_euclid_dist")
+    assert nearest.min(1).values.max() < 1e-4
+    assert len(nearest.argmin(1).unique()) == 8, "every place of the grid"
+
+
+@pytest.mark.parametrize("branch", ["technical", "aesthetic"])
+def test_failures_teach_one_branch_and_leave_the_others(branch, data, start, tmp_path, capsys):
+    folder, split = data
+    arguments = ["--branch", branch, "--data", str(folder), "--split_file", str(split), "--init_from", str(start)]
+    arguments += ["--batch_size", "4", "--epochs", "2", "--num_frames", "4", "--report_steps", "3"]
+    pretrain_failures.main([*arguments, "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "12 clips to train on, 4 to validate" in printed
+    assert re.search(r"step 6/6: label \d\.\d+, failures \d\.\d+; validation SROCC with the label", printed)
+    before, after = load_model(str(start))[0].state_dict(), load_model(str(tmp_path / "out"))[0].state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith(branch) for name in changed)
+    pretrain_failures.main([*arguments, "--output", str(tmp_path / "again")])
+    again = load_model(str(tmp_path / "again"))[0].state_dict()
+    assert all(torch.equal(after[name], again[name]) for name in after), "the seed alone decides"
+
+
+def test_failures_that_no_clip_names_are_refused(data, start, tmp_path):
+    folder, split = data
+    arguments = ["--branch", "technical", "--data", str(folder), "--split_file", str(split), "--init_from", str(start)]
+    with pytest.raises(ValueError, match="noize"):
+        pretrain_failures.main([*arguments, "--failures", "noize", "--output", str(tmp_path / "out")])
+
+
+def test_words_teach_the_alignment_branch_alone(data, start, tmp_path, capsys):
+    folder, split = data
+    arguments = ["--data", str(folder), "--split_file", str(split), "--init_from", str(start), "--whiten"]
+    arguments += ["--min_label", "0", "--batch_size", "4", "--epochs", "2", "--output", str(tmp_path / "out")]
+    pretrain_alignment.main(arguments)
+    assert "wrong prompts below the right one, validation" in capsys.readouterr().out
+    before, after = load_model(str(start))[0].state_dict(), load_model(str(tmp_path / "out"))[0].state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("patch_embed" in name for name in changed)
+    assert all(name.startswith("alignment") for name in changed)
+
+
+@pytest.mark.parametrize("module", [pretrain_failures, pretrain_alignment])
+def test_wrong_calls_end_with_the_reason(module, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("epoch: 3\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    calls = {
+        r"keys \['epoch'\]": ["--config", str(tmp_path / "c.yaml")],
+        "missing: .*--init_from": ["--data", "d", "--output", str(tmp_path / "new")],
+        "is not empty": [
+            "--branch",
+            "technical",
+            "--data",
+            "d",
+            "--init_from",
+            "i",
+            "--output",
+            str(tmp_path / "full"),
+        ],
+    }
+    if module is pretrain_alignment:
+        calls["is not empty"] = calls["is not empty"][2:]
+    for reason, call in calls.items():
+        with pytest.raises(SystemExit):
+            module.main(call)
+        assert re.search(reason, capsys.readouterr().err)

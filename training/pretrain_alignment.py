@@ -131,16 +131,21 @@ def pretraining_losses(
     return {"words": words, "matching": matching, "naming": naming}, scores
 
 
+def batch_order(num_clips: int, batch_size: int, seed: int, epochs: range) -> list[list[tuple[int, int]]]:
+    """Batches of `(epoch, index)`, in a random order a seed and epoch; what fills no batch is left out."""
+    order = []
+    for epoch in epochs:
+        indices = np.random.default_rng([seed, epoch]).permutation(num_clips).tolist()
+        order += [
+            [(epoch, index) for index in indices[start : start + batch_size]]
+            for start in range(0, num_clips - batch_size + 1, batch_size)
+        ]
+    return order
+
+
 def batches_of(clips: Dataset, processor: AIGCVQAProcessor, arguments: argparse.Namespace, epochs: range) -> DataLoader:
     """Batches (frames, input_ids, attention_mask) in a random order a seed and epoch."""
     dataset = PromptedFrames(clips, processor, arguments.num_frames, arguments.negatives, arguments.seed)
-    order = []
-    for epoch in epochs:
-        indices = np.random.default_rng([arguments.seed, epoch]).permutation(len(clips)).tolist()
-        order += [
-            [(epoch, index) for index in indices[start : start + arguments.batch_size]]
-            for start in range(0, len(indices) - arguments.batch_size + 1, arguments.batch_size)
-        ]
 
     def collate(samples: list) -> tuple[Tensor, Tensor, Tensor]:
         text = processor(text=[prompt for _, prompts in samples for prompt in prompts])
@@ -149,7 +154,7 @@ def batches_of(clips: Dataset, processor: AIGCVQAProcessor, arguments: argparse.
 
     return DataLoader(
         dataset,
-        batch_sampler=order,
+        batch_sampler=batch_order(len(clips), arguments.batch_size, arguments.seed, epochs),
         collate_fn=collate,
         generator=torch.Generator(),
     )

@@ -15,7 +15,6 @@ are left out, those that got nothing wrong serve as the other clips.
 
 import argparse
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -32,24 +31,8 @@ from modeling_aigcvqa import AIGCVQAPipeline
 from modeling_aigcvqa.explain_words import WORD_METHODS, WordScore, word_scores
 from modeling_aigcvqa.loading import DTYPES, SHIPPED, load_pipeline
 from training.data import PARTS, load_clips
+from training.prompt_parts import NOTHING, PARTS_OF_PROMPT, part_of_words
 
-PARTS_OF_PROMPT = ("wrong_subject", "wrong_colour", "wrong_background", "wrong_count", "wrong_motion")
-COLOURS = "red orange yellow green blue purple pink white black"
-COUNTS = "one single two pair three five group"
-VERBS = (
-    "walking running jumping hopping standing driving moving flying rising sinking coming swimming spinning rotating "
-    "bouncing falling sliding growing expanding drifting floating left right up down upwards downwards larger still "
-    "around"
-)
-# Where a prompt speaks of the background: from the preposition to the place's last word.
-PLACES = re.compile(
-    r"\b(on|in|by|against|among|over|under|deep under|floating in|in front of)( \w+-?\w*){0,4}? "
-    r"(beach( by the sea)?|sea|meadow|forest|desert( dunes)?|mountains|water|space among the stars|outer space|"
-    r"sunset( sky)?|city at night|street at night|wall|room with a wooden floor|floor of a room|studio|backdrop|"
-    r"checkered floor|gradient|void|ink)\b",
-    re.IGNORECASE,
-)
-FRAMING = "video short clip showing"  # words of the sentence, not of the scene
 BOOTSTRAP = 2000
 
 
@@ -63,35 +46,14 @@ class ClipWords:
     parts: list[str | None]
 
 
-def part_of_words(prompt: str, words: Iterable[tuple[int, int]]) -> list[str | None]:
-    """The failure that each word (start, end) of a synthetic prompt would be wrong by; None for framing and grammar.
-
-    Derived from the text: places first (a pastel place's "green meadow" is no colour), then counts, colours and
-    motions by their vocabulary; what is left of the content words is the subject.
-    """
-    place = PLACES.search(prompt)
-    parts: list[str | None] = []
-    for start, end in words:
-        word = prompt[start:end].lower()
-        if place and place.start() <= start < place.end():
-            parts.append("wrong_background")
-        elif word in FRAMING.split():
-            parts.append(None)
-        else:
-            vocabularies = {"wrong_count": COUNTS, "wrong_colour": COLOURS, "wrong_motion": VERBS}
-            known = (part for part, vocabulary in vocabularies.items() if word in vocabulary.split())
-            parts.append(next(known, "wrong_subject"))
-    return parts
-
-
 def wrong_part(failures: str | None) -> str | None:
     """The one part of the prompt that a clip got wrong, None for none.
 
     Raises:
         ValueError: for a clip that got several or all parts wrong, which says of no single word that it is wrong.
     """
-    wrong = [name for name in json.loads(failures or "{}") if name in (*PARTS_OF_PROMPT, "nothing_of_prompt")]
-    if len(wrong) > 1 or wrong == ["nothing_of_prompt"]:
+    wrong = [name for name in json.loads(failures or "{}") if name in (*PARTS_OF_PROMPT, NOTHING)]
+    if len(wrong) > 1 or wrong == [NOTHING]:
         raise ValueError(f"failures={wrong}: expected at most one of {list(PARTS_OF_PROMPT)}.")
     return wrong[0] if wrong else None
 

@@ -1,14 +1,18 @@
 """What comes before the three stages where nothing published can be started from: the small model's pre-training."""
 
+import json
 import re
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
 
 from modeling_aigcvqa.loading import load_model
 from tests.training.tiny import tiny_data, tiny_folder
-from training import pretrain_alignment, pretrain_failures
+from training import pretrain_alignment, pretrain_failures, pretrain_mismatches
+from training.pretrain_mismatches import RIGHT, UNKNOWN, WRONG, Targets
+from training.prompt_parts import NOTHING
 from training.whitening import patches_of, whiten
 
 
@@ -86,7 +90,37 @@ def test_words_teach_the_alignment_branch_alone(data, start, tmp_path, capsys):
     assert all(name.startswith("alignment") for name in changed)
 
 
-@pytest.mark.parametrize("module", [pretrain_failures, pretrain_alignment])
+def test_mismatches_teach_the_alignment_branch_alone(data, start, tmp_path, capsys):
+    folder, split = data
+    arguments = ["--data", str(folder), "--split_file", str(split), "--init_from", str(start), "--batch_size", "4"]
+    pretrain_mismatches.main([*arguments, "--epochs", "2", "--output", str(tmp_path / "out")])
+    assert re.search(r"step 6/6: label \d\.\d+, words \d\.\d+; validation SROCC", capsys.readouterr().out)
+    before, after = load_model(str(start))[0].state_dict(), load_model(str(tmp_path / "out"))[0].state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("alignment") for name in changed)
+
+
+def test_words_of_wrong_parts_are_not_to_be_seen(start):
+    prompt = "By a red brick wall, two green mugs are rotating."
+    clips = Dataset.from_dict(
+        {
+            "prompt": [prompt] * 3,
+            "alignment_mos": [90.0, 50.0, 10.0],
+            "failures": [json.dumps(wrong) for wrong in ({"blur": 0.5}, {"wrong_colour": 0.5}, {NOTHING: 0.95})],
+        }
+    )
+    processor = load_model(str(start))[1]
+    targets = Targets(clips, processor, "alignment_mos")
+    words = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer(prompt)["input_ids"])
+    seen = [dict(zip(words, row)) for row in targets.words.tolist()]
+    assert {word for word, value in seen[0].items() if value == RIGHT} >= {"green", "two", "wall", "mug", "rotating"}
+    assert {seen[0][word] for word in ("[CLS]", "by", "a", "are", ".", "[SEP]")} == {UNKNOWN}
+    assert [word for word in words if seen[1][word] == WRONG] == ["green"], "the wall's red is a background's"
+    assert seen[2]["green"] == seen[2]["wall"] == WRONG and seen[2]["two"] == seen[2]["rotating"] == UNKNOWN
+    torch.testing.assert_close(targets.label, torch.tensor([1.0, 0.0, -1.0]))
+
+
+@pytest.mark.parametrize("module", [pretrain_failures, pretrain_alignment, pretrain_mismatches])
 def test_wrong_calls_end_with_the_reason(module, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("epoch: 3\n")
     (tmp_path / "full").mkdir()

@@ -8,6 +8,7 @@ from dataset_scripts.synthetic_prompts import SUBJECTS, make_prompts
 from modeling_aigcvqa.explain_words import FUNCTION_WORDS, WordScore, word_spans
 from tests.conftest import moving_gradient, write_video
 from training import word_benchmark
+from training.prompt_parts import part_of_words
 from training.word_benchmark import (
     ClipWords,
     auc,
@@ -16,7 +17,6 @@ from training.word_benchmark import (
     hit,
     main,
     paired_auc,
-    part_of_words,
     summarise,
     usable_clips,
     wrong_part,

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo space test test-slow lint clean
+.PHONY: demo space small-model test test-slow lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ demo: $(VENV)/.installed
 
 space: $(VENV)/.installed
 	$(BIN)/python space/app.py
+
+# Trains the model that ships in the package anew, some hours on two cores.
+small-model: $(VENV)/.installed
+	$(MAKE) -f training/small_model.mk
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q

@@ -15,10 +15,11 @@ from transformers.utils import logging as transformers_logging
 from .configuration_aigcvqa import AIGCVQAConfig
 from .modeling_aigcvqa import AIGCVQAModel
 from .pipeline_aigcvqa import AIGCVQAPipeline
-from .presets import default_processor, untrained_model
+from .presets import default_processor
 from .processing_aigcvqa import AIGCVQAProcessor
 
 SHIPPED = "small"
+SHIPPED_FOLDER = Path(__file__).parent / "assets" / SHIPPED
 logger = transformers_logging.get_logger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -79,11 +80,11 @@ def fastest_dtype(device: torch.device) -> tuple[str, str]:
 
 
 def _shipped(branches: list[str] | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
-    model = untrained_model(SHIPPED)
-    config = _with_branches(model.config, branches, SHIPPED)
-    chosen = AIGCVQAModel(config)
-    chosen.load_state_dict({key: value for key, value in model.state_dict().items() if key in chosen.state_dict()})
-    return chosen, default_processor(config)
+    """The model inside the package: stored in bfloat16 to be small, computed in float32 on any machine."""
+    config = _with_branches(AIGCVQAConfig.from_pretrained(SHIPPED_FOLDER), branches, SHIPPED)
+    with _quiet():
+        model = AIGCVQAModel.from_pretrained(SHIPPED_FOLDER, config=config, dtype=torch.float32)
+    return model, default_processor(config)
 
 
 def _load(model: str, branches: list[str] | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:

@@ -10,6 +10,7 @@ import argparse
 import ast
 import importlib.metadata
 import json
+import math
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import validate_repo_id
 
 from modeling_aigcvqa.cli import file_column, read_manifest
-from modeling_aigcvqa.loading import SHIPPED, load_pipeline
+from modeling_aigcvqa.loading import SHIPPED, SHIPPED_FOLDER, load_pipeline
 from modeling_aigcvqa.pipeline_aigcvqa import AIGCVQAPipeline
 from modeling_aigcvqa.presets import save_model_folder
 from training.hub_card import Facts, check_card, hours, make_card, own_metrics, read_json
@@ -187,7 +188,18 @@ def check_in_fresh_process(folder: Path) -> list[str]:
     problems = [f"{name}.py: nothing imports it" for name in unused]
     if found["wrong_keys"]:
         problems.append(f"weights: missing, unknown or of another shape: {found['wrong_keys'][:3]}")
-    return problems
+    return problems + disagreements(found["scores"])
+
+
+def disagreements(scores: dict[str, dict[str, float]]) -> list[str]:
+    """Where the ways of scoring one clip give different scores; {way: {score: value}}."""
+    first, *others = scores
+    return [
+        f"{other} gives {scores[other]}, {first} gives {scores[first]}"
+        for other in others
+        if scores[other].keys() != scores[first].keys()
+        or any(not math.isclose(scores[other][n], v, rel_tol=1e-3, abs_tol=1e-3) for n, v in scores[first].items())
+    ]
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -263,10 +275,14 @@ def find_provenance(model: Path, stated_license: str | None = None) -> tuple[lis
         ExportError: where that chain is broken, so that nobody knows the licences, and none is stated.
     """
     runs: list[dict] = []
+    if model == Path(SHIPPED):
+        return [], shipped_runs()
     while (model / "training.json").is_file():
         runs.insert(0, read_json(model / "training.json"))
         start = runs[0]["arguments"].get("init_from")
-        if start is None or start == SHIPPED:
+        if start == SHIPPED:
+            return [], shipped_runs() + runs
+        if start is None:
             return [], runs
         if not Path(start).is_dir():
             if stated_license is None:
@@ -280,6 +296,11 @@ def find_provenance(model: Path, stated_license: str | None = None) -> tuple[lis
     return [{**source, "source": public_address(source["source"])} for source in sources], runs
 
 
+def shipped_runs() -> list[dict]:
+    """The records of the model inside the package, which started from random weights."""
+    return read_json(SHIPPED_FOLDER / "training.json")["runs"]
+
+
 def public_address(source: str) -> str:
     """Where weights came from, without the folders of this machine."""
     return source if source.startswith(("hub:", "https://")) else Path(source).name
@@ -290,7 +311,10 @@ def gather_facts(arguments: argparse.Namespace) -> Facts:
     facts = Facts(sources=sources, runs=runs, hardware=arguments.hardware, license=arguments.license)
     if arguments.push_to:
         facts.repo_id = arguments.push_to
-    facts.evaluations = [read_evaluation(path, Path(arguments.model)) for path in arguments.results]
+    results = arguments.results
+    if arguments.model == SHIPPED and not results:
+        results = [SHIPPED_FOLDER / "metrics.json"]
+    facts.evaluations = [read_evaluation(path, Path(arguments.model)) for path in results]
     if arguments.watts is not None:
         if not runs:
             raise ExportError("--watts needs the time of training, and the model's folder has no training.json.")

@@ -1,7 +1,8 @@
 """Load everything in an exported folder as a stranger would: `python -I fresh_process_check.py FOLDER`.
 
 A script for a process of its own (`training.export_hub` starts it), with none of our packages importable. Prints one
-line of JSON: the modules of the folder that were imported, the weights that are missing or unknown, and scores.
+line of JSON: the modules of the folder that were imported, the weights that are missing or unknown, and the scores of
+one clip by each way: the Auto classes, `pipeline`, and the endpoint's handler.
 """
 
 import base64
@@ -38,15 +39,25 @@ def main() -> None:
     sys.dont_write_bytecode = True  # the folder stays as it is
     for package in OURS:
         sys.modules[package] = None  # importing it raises ImportError, as if it were not installed
-    from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, AutoVideoProcessor
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, AutoVideoProcessor, pipeline
 
     for auto in (AutoConfig, AutoTokenizer, AutoProcessor, AutoVideoProcessor):
         auto.from_pretrained(folder, trust_remote_code=True)
     model, info = AutoModel.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    clip, prompt = tiny_clip(), "a gradient that turns"
+    texts = {"text": prompt} if "alignment" in model.config.branches else {}
+    with torch.no_grad():
+        outputs = model(**processor(videos=clip, **texts))
+    scores = {"AutoModel": {name: value.item() for name, value in outputs.items() if name.endswith("_score")}}
+    scorer = pipeline("video-quality-assessment", model=str(folder), trust_remote_code=True, device="cpu")
+    scores["pipeline"] = scorer({"video": clip, "prompt": prompt})
     parameters = model.num_parameters()
-    del model
-    item = {"video": base64.b64encode(tiny_clip()).decode(), "prompt": "a gradient that turns"}
-    scores = load_handler(folder)({"inputs": item})
+    del model, scorer
+    item = {"video": base64.b64encode(clip).decode(), "prompt": prompt}
+    answer = load_handler(folder)({"inputs": item})
+    scores["handler"] = {name: value for name, value in answer.items() if name.endswith("_score")}
     remote = [name.rpartition(".")[2] for name in sys.modules if name.startswith("transformers_modules.")]
     found = {
         "modules": sorted({*remote, "handler"}),

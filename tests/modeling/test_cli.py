@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from modeling_aigcvqa.cli import main
-from modeling_aigcvqa.presets import UNTRAINED_NOTE
+from modeling_aigcvqa.loading import load_pipeline
 from tests.conftest import moving_gradient, write_video
 
 
@@ -49,7 +49,7 @@ def test_videos_with_a_prompt(clips, model_folder, capsys):
 def test_json(clips, capsys):
     assert main(["score", str(clips / "a.mp4"), str(clips / "b.mp4"), "--prompt", "a gradient", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["note"] == UNTRAINED_NOTE
+    assert printed["note"] == load_pipeline().model.config.weights_note
     assert [row["file"] for row in printed["results"]] == [str(clips / "a.mp4"), str(clips / "b.mp4")]
     assert all(isinstance(row["quality_score"], float) for row in printed["results"])
 

@@ -20,6 +20,7 @@ from training.export_hub import (
     check_classes,
     check_files,
     check_in_fresh_process,
+    disagreements,
     files_of,
     find_provenance,
     main,
@@ -205,6 +206,28 @@ def test_faults_that_show_in_a_fresh_process(repository, file, old, new, problem
     assert not old or old in text
     (repository / file).write_text(text.replace(old, new) if old else new)
     assert problem in "; ".join(check_in_fresh_process(repository))
+
+
+def test_ways_of_scoring_that_disagree_are_named():
+    same = {"quality_score": 50.0, "technical_score": 20.0}
+    assert disagreements({"AutoModel": same, "pipeline": dict(same), "handler": same | {"quality_score": 50.001}}) == []
+    (problem,) = disagreements({"AutoModel": same, "pipeline": same | {"technical_score": 21.0}})
+    assert problem.startswith("pipeline gives")
+    assert len(disagreements({"AutoModel": same, "pipeline": {"quality_score": 50.0}})) == 1
+
+
+@pytest.mark.slow
+def test_the_shipped_model_s_repository(tmp_path, capsys):
+    """By AutoModel, `pipeline` and handler.py in a process without the package; its figures stand in the card."""
+    assert main(["--output", str(tmp_path / "out")]) == 0
+    assert "Nothing was pushed" in capsys.readouterr().out
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert {result.metric_name for result in card.data.eval_results} >= {
+        "SROCC of quality_score",
+        "PLCC of quality_score",
+    }
+    assert "not human opinion" in " ".join(card.text.split())
+    assert "stage3" in card.text
 
 
 def test_requirements_are_the_packages_without_extras_and_command_line():

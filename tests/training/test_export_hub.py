@@ -216,7 +216,6 @@ def test_ways_of_scoring_that_disagree_are_named():
     assert len(disagreements({"AutoModel": same, "pipeline": {"quality_score": 50.0}})) == 1
 
 
-@pytest.mark.slow
 def test_the_shipped_model_s_repository(tmp_path, capsys):
     """By AutoModel, `pipeline` and handler.py in a process without the package; its figures stand in the card."""
     assert main(["--output", str(tmp_path / "out")]) == 0

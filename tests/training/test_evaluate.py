@@ -97,7 +97,7 @@ def test_the_report_and_its_plots(evaluated):
         assert Image.open(output / f"scatter_{score}.png").size == (845, 650)
     for heading in ("All clips", "noiseless latent", "right prompt", "By generator", "By category"):
         assert heading in report
-    assert "not human opinion" in report, "the caveat on the weights stands beside the figures"
+    assert "untrained" in report, "the caveat on the weights stands beside the figures"
 
 
 def test_the_prompt_swap_compares_faithful_clips_with_another_prompt(evaluated):

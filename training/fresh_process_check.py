@@ -42,7 +42,7 @@ def main() -> None:
     import torch
     from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, AutoVideoProcessor, pipeline
 
-    for auto in (AutoConfig, AutoTokenizer, AutoProcessor, AutoVideoProcessor):
+    for auto in (AutoConfig, AutoTokenizer, AutoVideoProcessor):
         auto.from_pretrained(folder, trust_remote_code=True)
     model, info = AutoModel.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)

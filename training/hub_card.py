@@ -203,7 +203,8 @@ def training_table(facts: Facts) -> dict[str, str]:
     for run in facts.runs:
         epochs = f"{run['epoch']} epoch(s)" if "epoch" in run else "trained"
         best = f", the best was {run['best_epoch']}" if run.get("best_epoch") else ""
-        rows[run["stage"]] = f"{epochs} on {dataset_name(run['arguments'].get('data'))}{best}; {hours(run):.2f} h"
+        stage = run["stage"] + (", again" if run["stage"] in rows else "")
+        rows[stage] = f"{epochs} on {dataset_name(run['arguments'].get('data'))}{best}; {hours(run):.2f} h"
     if facts.hardware:
         rows["hardware"] = facts.hardware
     if facts.emissions_g is not None:

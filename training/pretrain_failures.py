@@ -15,7 +15,6 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +151,8 @@ def validate(branch: Branch, views: Views, names: list[str], batch_size: int) ->
     return f"SROCC with the label {spearmanr(torch.cat(scores), views.label).statistic:.3f}; failures: {figures}"
 
 
-def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: argparse.Namespace) -> Iterator[int]:
-    """Train the branch of `model` in place; yields after every epoch."""
+def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: argparse.Namespace) -> None:
+    """Train the branch of `model` in place."""
     torch.manual_seed(arguments.seed)
     names = arguments.failures or common_failures(train.failures)
     absent = sorted(set(names) - {name for row in train.failures for name in row})
@@ -193,7 +192,6 @@ def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: ar
                     flush=True,
                 )
                 sums = Counter()
-        yield epoch
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -233,8 +231,8 @@ def main(argv: list[str] | None = None) -> None:
         parts[part] = Views(clips, processor, arguments.branch, label, *options)
     print(f"{len(parts['train'])} clips to train on, {len(parts['validation'])} to validate")
     started = time.perf_counter()
-    for _ in pretrain(model, parts["train"], parts["validation"], arguments):
-        save_model_folder(model, processor, arguments.output)
+    pretrain(model, parts["train"], parts["validation"], arguments)
+    save_model_folder(model, processor, arguments.output)
     seconds = time.perf_counter() - started
     write_pretraining_record(arguments.output, f"pre-training, {arguments.branch}", arguments, seconds)
 

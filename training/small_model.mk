@@ -1,5 +1,6 @@
 # The small model that ships in the package, from nothing: `make small-model` (some hours on two cores).
-# Every step is one command, made once; the same call goes on after an interruption.
+# Every step is one command, made once; the same call goes on after an interruption (a data folder that was not finished
+# has to be removed first, the step says so). Pre-training runs on the CPU.
 # Pre-training sees clips of other prompts (seed 1) than the benchmark (seed 0), as LSVQ's and ImageReward's are to the
 # paper's model; its last step sees the benchmark's train part. Nothing reads the test part before the last step.
 PYTHON := .venv/bin/python

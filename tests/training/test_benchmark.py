@@ -21,6 +21,16 @@ def test_a_table_and_json_of_the_small_model(tmp_path, capsys):
     assert "technical" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_compiled_networks_are_timed(tmp_path):
+    output = tmp_path / "benchmark.json"
+    arguments = ["--model", "small", "--device", "cpu", "--repeats", "1", "--num_frames", "4", "--compile", "--compare"]
+    assert benchmark.main([*arguments, "--output", str(output)]) == 0
+    rows = {row["part"]: row for row in json.loads(output.read_text())["rows"]}
+    for branch in ("technical", "aesthetic", "alignment"):
+        assert rows[branch]["oracle_difference"] < 1e-4
+
+
 def test_flops_are_counted_right():
     left, right = torch.randn(64, 32), torch.randn(32, 16)
     assert benchmark.count_gflop(lambda: left @ right) == pytest.approx(2 * 64 * 32 * 16 / 1e9)

@@ -226,7 +226,8 @@ def test_the_shipped_model_s_repository(tmp_path, capsys):
         "PLCC of quality_score",
     }
     assert "not human opinion" in " ".join(card.text.split())
-    assert "stage3" in card.text
+    for stage in ("pre-training, mismatches", "pre-training, mismatches, again", "stage3"):
+        assert f"| {stage} |" in card.text
 
 
 def test_requirements_are_the_packages_without_extras_and_command_line():

@@ -1,10 +1,13 @@
 """Fixtures: the small model, its processor, and clips made on the spot by real encoders."""
 
 import os
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# `datasets` keeps the absolute paths of an equal folder that an earlier run made and removed: a cache of this run's own.
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="aigcvqa-datasets-")
 
 import av
 import numpy as np

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# `datasets` keeps the absolute paths of an equal folder that an earlier run removed: a cache of this run's own.
+# What `datasets` caches depends on what ran before, and it keys folders by name and card alone.
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="aigcvqa-datasets-")
 
 import av

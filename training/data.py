@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, Video, concatenate_datasets, load_dataset
@@ -55,7 +56,7 @@ def load_clips(data: str, split_file: str | Path | None = None, part: str | None
 def _load(data: str) -> DatasetDict:
     if not Path(data).exists() and (data.startswith((".", "/")) or data.count("/") != 1):
         raise ValueError(f"--data '{data}': no such folder, and not a Hub id (owner/name).")
-    splits = load_dataset(data)
+    splits = load_dataset(data, cache_dir=_cache_of(Path(data)) if Path(data).is_dir() else None)
     for name, rows in splits.items():
         missing = {"id", "video", "prompt", "mos"} - set(rows.column_names)
         if missing:
@@ -63,6 +64,18 @@ def _load(data: str) -> DatasetDict:
                 f"'{data}', split {name!r}, has no column {sorted(missing)}; prepare it (dataset_scripts)."
             )
     return DatasetDict({name: rows.cast_column("video", Video(decode=False)) for name, rows in splits.items()})
+
+
+def _cache_of(folder: Path) -> str:
+    """A cache for this folder as it is: its place, and its metadata files' sizes and times of change.
+
+    `datasets` keys its own by the folder's name and card alone, and so gives a folder that was moved, or prepared anew,
+    the paths and labels of the old one.
+    """
+    files = sorted(file for suffix in ("parquet", "jsonl", "csv") for file in folder.rglob(f"*.{suffix}"))
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.blake2b(f"{folder.resolve()} {state}".encode(), digest_size=16).hexdigest()
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "aigcvqa" / key)
 
 
 def _take(clips: Dataset, data: str, split_file: str | Path, part: str | None) -> Dataset:

@@ -56,6 +56,33 @@ def test_parts_of_a_split_file_and_of_the_data_set(data):
     assert clip["video"]["path"].endswith(".mp4") and 0 < clip["mos"] < 100
 
 
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train/**
+---
+"""
+
+
+def test_a_folder_that_was_moved_or_relabelled_is_read_anew(tmp_path):
+    """`datasets` keys its cache by a folder's card and name: equal ones share whole paths and old labels."""
+    first, second = tmp_path / "first" / "data", tmp_path / "second" / "data"
+    tiny_data(first.parent)
+    (first / "README.md").write_text(CARD)
+    before = load_clips(str(first))
+    assert load_clips(str(first))._fingerprint == before._fingerprint, "the cache is used"
+    second.parent.mkdir()
+    first.rename(second)
+    for clip in load_clips(str(second)):
+        assert clip["video"]["path"].startswith(str(second)), "not where it was"
+    metadata = second / "data" / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    metadata.write_text("".join(json.dumps(row | {"mos": row["mos"] + 1}) + "\n" for row in rows))
+    assert load_clips(str(second))["mos"][0] == pytest.approx(before["mos"][0] + 1)
+
+
 def test_what_a_split_may_not_be(data, tmp_path):
     folder, split = map(str, data)
     with pytest.raises(ValueError, match="not 'validation'; pass --split_file"):

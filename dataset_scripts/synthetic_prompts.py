@@ -6,6 +6,7 @@ unique as scenes (not only as sentences), so that no two prompts ask for the sam
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -252,12 +253,15 @@ def write_prompt(scene: Scene, rng: np.random.Generator) -> str:
     return sentence[0].upper() + sentence[1:] + ("." if rng.random() < 0.5 else "")
 
 
-def make_prompts(num_prompts: int, seed: int) -> list[tuple[Scene, str]]:
+def make_prompts(num_prompts: int, seed: int, unlike: Iterable[Scene] = ()) -> list[tuple[Scene, str]]:
     """The first `num_prompts` prompts of a seed: a longer list starts with the shorter one.
 
     Categories take turns, so that each has the same share.
+
+    Args:
+        unlike: scenes that are not to be asked for.
     """
-    seen: set[Scene] = set()
+    seen = set(unlike)
     prompts = []
     for index in range(num_prompts):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, index)))

@@ -13,9 +13,8 @@ import functools
 import json
 import multiprocessing
 import os
-import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,11 +111,23 @@ def check_arguments(output: Path, num_prompts: int, generators: int, size: int) 
 
 
 def make_benchmark(
-    output: Path, num_prompts: int, generators: int = 10, seed: int = 0, size: int = 512, num_workers: int = 1
+    output: Path,
+    num_prompts: int,
+    generators: int = 10,
+    seed: int = 0,
+    size: int = 512,
+    num_workers: int = 1,
+    unlike_seeds: Sequence[int] = (),
 ) -> list[dict]:
-    """Write clips and metadata.jsonl; returns the rows in the order of prompts and generators."""
+    """Write clips and metadata.jsonl; returns the rows in the order of prompts and generators.
+
+    Args:
+        unlike_seeds: ask for no scene that the same number of prompts of these seeds asks for.
+    """
     check_arguments(output, num_prompts, generators, size)
-    jobs = [Job(index, scene, prompt) for index, (scene, prompt) in enumerate(make_prompts(num_prompts, seed))]
+    others = {scene for other in unlike_seeds for scene, _ in make_prompts(num_prompts, other)}
+    prompts = make_prompts(num_prompts, seed, others)
+    jobs = [Job(index, scene, prompt) for index, (scene, prompt) in enumerate(prompts)]
     train = output / "data" / "train"
     for folder in range((num_prompts - 1) // PROMPTS_PER_FOLDER + 1):
         (train / "clips" / f"{folder:03d}").mkdir(parents=True)
@@ -147,6 +158,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_prompts", type=int, default=1000)
     parser.add_argument("--generators", type=int, default=10, help=f"simulated generators, 1 to {len(GENERATORS)}")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--unlike_seeds",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="SEED",
+        help="ask for no scene that a set of these seeds with as many prompts, or fewer, asks for",
+    )
     parser.add_argument("--size", type=int, default=512, help="height and width in pixels")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--contact_sheet", type=Path, help="also draw twelve clips into this picture")
@@ -158,13 +177,13 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit status is 1 if a trivial predictor passes the limit on a thousand clips or more."""
     arguments = parse_arguments(argv)
     output, started = arguments.output, time.perf_counter()
-    rows = make_benchmark(
-        output, arguments.num_prompts, arguments.generators, arguments.seed, arguments.size, arguments.num_workers
-    )
+    options = {name: getattr(arguments, name) for name in ("num_prompts", "generators", "seed", "size", "unlike_seeds")}
+    rows = make_benchmark(output, num_workers=arguments.num_workers, **options)
     seconds = time.perf_counter() - started
     print(f"{len(rows)} clips in {seconds:.1f} s: {len(rows) / seconds:.1f} clips a second")
-    options = {name: getattr(arguments, name) for name in ("num_prompts", "generators", "seed", "size")}
-    given = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
+    given = " ".join(f"--{name} {value}" for name, value in options.items() if name != "unlike_seeds")
+    if arguments.unlike_seeds:
+        given += " --unlike_seeds " + " ".join(map(str, arguments.unlike_seeds))
     write_card(output, rows, arguments.size, f"python -m dataset_scripts.synthetic_t2v --output DIR {given}")
     if arguments.contact_sheet:
         contact_sheet(output, rows, arguments.contact_sheet)

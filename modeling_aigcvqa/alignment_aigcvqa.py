@@ -79,7 +79,8 @@ class GroundedAttention(BlipTextSelfAttention):
         query = rearrange(self.query(hidden_states), "b l (heads d) -> heads (b l) d", **split)
         key, value = (rearrange(part.weight, "(heads d) c -> heads d c", **split) for part in (self.key, self.value))
         query = rearrange(query @ key, "heads (b l) c -> b (heads l) c", b=len(hidden_states))
-        logits = query @ encoder_hidden_states.transpose(1, 2) / math.sqrt(self.attention_head_size)
+        # The long operand as it lies in memory: transposed, it would be copied in every layer.
+        logits = (encoder_hidden_states @ query.transpose(1, 2)).transpose(1, 2) / math.sqrt(self.attention_head_size)
         attention = logits.softmax(-1)
         seen = rearrange(attention @ encoder_hidden_states, "b (heads l) c -> heads (b l) c", **split)
         context = rearrange(seen @ value.transpose(1, 2), "heads (b l) d -> b l (heads d)", b=len(hidden_states))

@@ -34,6 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--output", type=Path, help="CSV or JSONL to write; rows appear as they are scored")
     score.add_argument("--model", default=SHIPPED, help=f"folder or Hub id (default: {SHIPPED}, inside the package)")
     score.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: the model's)")
+    score.add_argument(
+        "--alignment_num_frames",
+        type=int,
+        metavar="N",
+        help="frames that the alignment branch sees: fewer are faster (default: the model's)",
+    )
     score.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
     score.add_argument(
         "--dtype",
@@ -124,7 +130,8 @@ def run_score(arguments: argparse.Namespace, errors: Console) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch_size {arguments.batch_size}: expected at least 1.")
     branches = arguments.branches.split(",") if arguments.branches else None
-    pipeline = load_pipeline(arguments.model, branches, arguments.device, arguments.dtype)
+    options = arguments.device, arguments.dtype, arguments.alignment_num_frames
+    pipeline = load_pipeline(arguments.model, branches, *options)
     note = pipeline.model.config.weights_note
     shown, failed = [], []  # not every row: a manifest may have a million
     with RowWriter(arguments.output, list(rows[0])) as writer, progress_bar(errors) as progress:

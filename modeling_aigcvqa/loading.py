@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging as transformers_logging
 
 from .configuration_aigcvqa import AIGCVQAConfig
@@ -25,7 +26,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_pipeline(
-    model: str = SHIPPED, branches: list[str] | None = None, device: str = "auto", dtype: str | None = None
+    model: str = SHIPPED,
+    branches: list[str] | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    alignment_num_frames: int | None = None,
 ) -> AIGCVQAPipeline:
     """A pipeline that scores with `model`.
 
@@ -34,6 +39,8 @@ def load_pipeline(
         branches: the branches to build, a subset of the model's; None for all.
         device: "cpu", "cuda", ...; "auto" for a GPU where there is one.
         dtype: "float32", "bfloat16", "float16"; "auto" for what `fastest_dtype` says; None for that of the weights.
+        alignment_num_frames: frames that the alignment branch sees, spread evenly over those of the other branches: its
+            time is in proportion to them; None for the model's own number.
 
     Raises:
         ValueError: for a folder that holds no AIGC-VQA model, a branch that the model lacks, an unknown dtype.
@@ -45,15 +52,19 @@ def load_pipeline(
     if dtype == "auto":
         dtype, reason = fastest_dtype(torch.device(device))
         logger.warning(f"dtype {dtype}: {reason}")
-    loaded, processor = load_model(model, branches)
+    loaded, processor = load_model(model, branches, alignment_num_frames)
     if dtype is not None:
         loaded = loaded.to(DTYPES[dtype])
     return AIGCVQAPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
 
 
-def load_model(model: str, branches: list[str] | None = None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
+def load_model(
+    model: str, branches: list[str] | None = None, alignment_num_frames: int | None = None
+) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
     """The model and its processor, in the dtype of the weights; arguments and errors as of `load_pipeline`."""
-    return _shipped(branches) if model == SHIPPED else _load(model, branches)
+    changes = {"branches": branches, "alignment_num_frames": alignment_num_frames}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return _shipped(changes) if model == SHIPPED else _load(model, changes)
 
 
 def fastest_dtype(device: torch.device) -> tuple[str, str]:
@@ -79,18 +90,18 @@ def fastest_dtype(device: torch.device) -> tuple[str, str]:
     return chosen, f"a matrix product in bfloat16 takes 1/{ratio:.1f} of its time in float32 on this {device.type}."
 
 
-def _shipped(branches: list[str] | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
+def _shipped(changes: dict) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
     """The model inside the package: stored in bfloat16 to be small, computed in float32 on any machine."""
-    config = _with_branches(AIGCVQAConfig.from_pretrained(SHIPPED_FOLDER), branches, SHIPPED)
+    config = _load_config(SHIPPED_FOLDER, changes, SHIPPED)
     with _quiet():
         model = AIGCVQAModel.from_pretrained(SHIPPED_FOLDER, config=config, dtype=torch.float32)
     return model, default_processor(config)
 
 
-def _load(model: str, branches: list[str] | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
+def _load(model: str, changes: dict) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
     if Path(model).exists():
         _check_folder(Path(model))
-    config = _with_branches(AIGCVQAConfig.from_pretrained(model), branches, model)
+    config = _load_config(model, changes, model)
     with _quiet():
         loaded, info = AIGCVQAModel.from_pretrained(model, config=config, output_loading_info=True)
     if info["missing_keys"]:
@@ -132,11 +143,19 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"'{folder}' has no weights (*.safetensors); {remedy}")
 
 
-def _with_branches(config: AIGCVQAConfig, branches: list[str] | None, model: str) -> AIGCVQAConfig:
-    if branches is None:
-        return config
-    chosen = AIGCVQAConfig(**{**config.to_dict(), "branches": branches})  # refuses unknown names
-    missing = [branch for branch in chosen.branches if branch not in config.branches]
+def _load_config(source: str | Path, changes: dict, model: str) -> AIGCVQAConfig:
+    """The model's config with other branches or another number of alignment frames."""
+    try:
+        config = AIGCVQAConfig.from_pretrained(source)
+        changed = AIGCVQAConfig(**{**config.to_dict(), **changes}) if changes else config
+    except StrictDataclassError as error:  # no ValueError; what was wrong is its cause
+        raise ValueError(str(error.__cause__ or error)) from error
+    missing = [branch for branch in changed.branches if branch not in config.branches]
     if missing:
         raise ValueError(f"model '{model}' has no branch {missing}; it has {config.branches}.")
-    return chosen
+    if "alignment_num_frames" in changes and "alignment" not in changed.branches:
+        raise ValueError(
+            f"alignment_num_frames={changes['alignment_num_frames']}: no alignment branch is built (of '{model}', "
+            f"{changed.branches}); leave it out."
+        )
+    return changed

@@ -151,9 +151,8 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
             noise = _uniform(generator, 2, grid, grid) if random else None
             fragments.append(sample_fragments(clip_frames, grid, size, noise, protocol.published_cells))
         resized = resize_frames(resized_frames, options["size"], options["resample"], protocol.crop)
-        views = (
-            normalize(view, options["image_mean"], options["image_std"]) for view in (torch.cat(fragments), resized)
-        )
+        fragments = torch.cat(fragments) if len(fragments) > 1 else fragments[0]  # a copy only where there are several
+        views = (normalize(view, options["image_mean"], options["image_std"]) for view in (fragments, resized))
         return tuple(_split_clips(view, len(view_clips)) for view, view_clips in zip(views, clips)), metadata
 
 

@@ -118,6 +118,22 @@ def _take_defaults(parser: HfArgumentParser, path: str) -> None:
         action.required = action.required and action.dest not in values
 
 
+def pretraining_parser(docstring: str) -> argparse.ArgumentParser:
+    """The arguments that every `pretrain_*` script has, described by its docstring's first line."""
+    parser = argparse.ArgumentParser(description=docstring.split("\n")[0])
+    parser.add_argument("--data", help="prepared folder or Hub id")
+    parser.add_argument("--split_file", help="CSV id,split")
+    parser.add_argument("--init_from", help="model folder, for example from `aigcvqa init --preset small`")
+    parser.add_argument("--output", type=Path, help="new folder")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--weight_decay", type=float, default=0.05)
+    parser.add_argument("--report_steps", type=int, default=200, help="print figures every so many steps")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
 def parse_with_config(
     parser: argparse.ArgumentParser, argv: list[str] | None, required: tuple[str, ...]
 ) -> argparse.Namespace:

@@ -290,6 +290,8 @@ def run(arguments: argparse.Namespace) -> dict:
         model = untrained_model(arguments.model)
     else:
         model = AIGCVQAModel.from_pretrained(arguments.model).eval()
+    if arguments.alignment_num_frames is not None:
+        model.config.alignment_num_frames = arguments.alignment_num_frames
     processor = default_processor(model.config)
     for module in model.modules():
         if isinstance(module, DepthwiseConv3d):
@@ -375,6 +377,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--branches", nargs="+", choices=list(BRANCHES), default=list(BRANCHES))
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1])
     parser.add_argument("--num_frames", type=int, default=16)
+    parser.add_argument("--alignment_num_frames", type=int, metavar="N", help="of those (default: the model's number)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", default="a corgi walking in the park at sunrise, oil painting style")
     parser.add_argument("--compare", action="store_true", help="run the plain restatement beside it (float32)")

@@ -53,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     scores.add_argument("--baseline", choices=BASELINES, help="score with a published metric, its weights from --model")
     scores.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: the model's)")
     scores.add_argument(
+        "--alignment_num_frames", type=int, metavar="N", help="frames of the alignment branch (default: the model's)"
+    )
+    scores.add_argument(
         "--predictions",
         nargs="+",
         default=[],
@@ -105,6 +108,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError("nothing to evaluate; pass --model, --predictions or both.")
     if arguments.branches and (arguments.baseline or not arguments.model):
         raise ValueError("--branches goes with --model alone; a baseline has its own.")
+    if arguments.alignment_num_frames is not None and (arguments.baseline or not arguments.model):
+        raise ValueError("--alignment_num_frames goes with --model alone.")
     if arguments.prompt_swap and not arguments.model:
         raise ValueError("--prompt_swap scores clips with other prompts; pass --model.")
     if arguments.batch_size < 1:
@@ -171,7 +176,9 @@ def build_scorer(arguments: argparse.Namespace, branches: list[str] | None = Non
     if arguments.baseline:
         return baseline_scorer(arguments.baseline, arguments.model, **options)
     chosen = arguments.branches.split(",") if arguments.branches else None
-    return model_scorer(arguments.model, branches or chosen, **options)
+    return model_scorer(
+        arguments.model, branches or chosen, alignment_num_frames=arguments.alignment_num_frames, **options
+    )
 
 
 def describe(

@@ -47,9 +47,10 @@ def model_scorer(
     dtype: str | None = None,
     batch_size: int = 1,
     num_workers: int = 0,
+    alignment_num_frames: int | None = None,
 ) -> Scorer:
     """A scorer with a model of ours, a folder or Hub id; arguments as of `load_pipeline` and of the pipeline."""
-    pipeline = load_pipeline(model, branches, device, dtype)
+    pipeline = load_pipeline(model, branches, device, dtype, alignment_num_frames)
     built = pipeline.model.config.branches
     return Scorer(
         score=lambda clips: pipeline(clips, batch_size=batch_size, num_workers=num_workers, on_error="return"),

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_processing_aigcvqa import normalize, resize_frames
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
-from .arguments import parse_with_config
+from .arguments import parse_with_config, pretraining_parser
 from .checkpoints import write_pretraining_record
 from .data import load_clips
 from .models import initial_model
@@ -227,23 +226,14 @@ def pretrain(model: AIGCVQAModel, processor: AIGCVQAProcessor, parts: dict, argu
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="prepared folder or Hub id")
-    parser.add_argument("--split_file", help="CSV id,split")
-    parser.add_argument("--init_from", help="model folder, for example from `aigcvqa init --preset small`")
-    parser.add_argument("--output", type=Path, help="new folder")
+    parser = pretraining_parser(__doc__)
+    parser.set_defaults(epochs=20)
     parser.add_argument("--label", default="alignment_mos", help="column that says how well a clip follows its prompt")
     parser.add_argument("--min_label", type=float, default=80.0, help="clips below are left out")
     parser.add_argument("--num_frames", type=int, default=1, help=f"random frames of a clip, at most {CANDIDATES}")
     parser.add_argument("--negatives", type=int, default=3, help="other clips' prompts a clip")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--matching_weight", type=float, default=0.1)
-    parser.add_argument("--weight_decay", type=float, default=0.05)
     parser.add_argument("--whiten", action="store_true", help="set the patch embedding by the clips' patches first")
-    parser.add_argument("--report_steps", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
     return parse_with_config(parser, argv, required=("data", "init_from", "output"))
 
 

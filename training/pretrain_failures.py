@@ -4,9 +4,9 @@
         --init_from DIR --output DIR
 
 For data sets whose rows tell what is wrong with a clip (`failures`, JSON {name: severity in 0..1}), as those of the
-synthetic benchmark do. First the patch embedding is set by the train part's patches (`whitening`). Then the branch
-learns its own label and, through a layer that is thrown away, every failure's severity. Only the train part is read,
-and validation for the figures printed.
+synthetic benchmark do. First the patch embedding is set by the train part's patches (`whitening`); a branch that has
+learnt from other clips goes on with `--no-whiten`. Then the branch learns its own label and, through a layer that is
+thrown away, every failure's severity. Only the train part is read, and validation for the figures printed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import json
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,13 +31,14 @@ from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_processing_aigcvqa import normalize, resize_frames, sample_fragments
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
-from .arguments import parse_with_config
+from .arguments import parse_with_config, pretraining_parser
 from .checkpoints import write_pretraining_record
 from .data import load_clips, some_clips
 from .models import initial_model
 from .parameters import parameter_groups
 from .whitening import patches_of, whiten
 
+WHITEN_HELP = "set the patch embedding by the clips' patches first; --no-whiten for a branch that has learnt already"
 WHITENING_CLIPS = 2000  # whose patches the embedding is set by, 40 of each
 
 
@@ -160,7 +160,8 @@ def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: ar
         raise ValueError(f"--failures {absent}: no clip of the train part has them.")
     wanted = severities(train.failures, names)
     mean, std = train.label.mean(), train.label.std()
-    whiten_from(patch_embedding(model, arguments.branch), train, arguments.seed)
+    if arguments.whiten:
+        whiten_from(patch_embedding(model, arguments.branch), train, arguments.seed)
     branch = Branch(model, arguments.branch, len(names)).train()
     optimizer = torch.optim.AdamW(parameter_groups(branch, arguments.weight_decay), lr=arguments.learning_rate)
     size = arguments.batch_size
@@ -195,26 +196,17 @@ def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: ar
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = pretraining_parser(__doc__)
     parser.add_argument("--branch", choices=["technical", "aesthetic"])
-    parser.add_argument("--data", help="prepared folder or Hub id, with a column `failures`")
-    parser.add_argument("--split_file", help="CSV id,split")
-    parser.add_argument("--init_from", help="model folder, for example from `aigcvqa init --preset small`")
-    parser.add_argument("--output", type=Path, help="new folder")
     parser.add_argument("--label", help="column of the branch's label (default: BRANCH_mos)")
     parser.add_argument("--num_frames", type=int, help="frames of a clip (default: the processor's)")
     parser.add_argument("--variants", type=int, default=2, help="random fragments kept of each clip")
-    parser.add_argument("--failures", nargs="+", help="names of those to learn (default: each that 1 % of clips have)")
+    parser.add_argument("--failures", nargs="+", help="names of those to learn (default: each that 1 %% of clips have)")
     parser.add_argument("--failure_weight", type=float, default=10.0)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--weight_decay", type=float, default=0.05)
+    parser.add_argument("--whiten", action=argparse.BooleanOptionalAction, default=True, help=WHITEN_HELP)
     parser.add_argument("--bfloat16", action="store_true", help="mixed precision")
     parser.add_argument("--max_clips", type=int, help="train on so many clips, drawn by the seed")
     parser.add_argument("--max_eval_clips", type=int, default=500)
-    parser.add_argument("--report_steps", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parse_with_config(parser, argv, required=("branch", "data", "init_from", "output"))
     model, processor = initial_model(arguments.init_from)
     label = arguments.label or f"{arguments.branch}_mos"

@@ -17,7 +17,6 @@ import argparse
 import json
 import time
 from collections import Counter
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,7 @@ from modeling_aigcvqa.explain_words import FUNCTION_WORDS, word_spans
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
 from modeling_aigcvqa.presets import save_model_folder
 
-from .arguments import parse_with_config
+from .arguments import parse_with_config, pretraining_parser
 from .checkpoints import write_pretraining_record
 from .data import load_clips, some_clips
 from .models import initial_model
@@ -164,22 +163,13 @@ def pretrain(model: AIGCVQAModel, processor: AIGCVQAProcessor, parts: dict, argu
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="prepared folder or Hub id, with a column `failures`")
-    parser.add_argument("--split_file", help="CSV id,split")
-    parser.add_argument("--init_from", help="model folder, for example from `training.pretrain_alignment`")
-    parser.add_argument("--output", type=Path, help="new folder")
+    parser = pretraining_parser(__doc__)
+    parser.set_defaults(epochs=8)
     parser.add_argument("--label", default="alignment_mos", help="column of the label")
     parser.add_argument("--num_frames", type=int, default=2, help="random frames of a clip")
     parser.add_argument("--negatives", type=int, default=1, help="other clips' prompts a clip")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--word_weight", type=float, default=1.0)
-    parser.add_argument("--weight_decay", type=float, default=0.05)
     parser.add_argument("--max_eval_clips", type=int, default=500)
-    parser.add_argument("--report_steps", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parse_with_config(parser, argv, required=("data", "init_from", "output"))
     model, processor = initial_model(arguments.init_from)
     parts = {part: load_clips(arguments.data, arguments.split_file, part) for part in ("train", "validation")}

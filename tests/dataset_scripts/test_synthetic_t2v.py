@@ -158,6 +158,21 @@ def test_prompts_are_unique_balanced_and_name_their_scene():
         assert scene.colour not in BACKGROUNDS[scene.background].hides
 
 
+def test_a_set_can_keep_clear_of_the_scenes_of_others(tmp_path):
+    benchmark = {scene for scene, _ in make_prompts(1000, 0)}
+    assert benchmark & {scene for scene, _ in make_prompts(1000, 1)}, "by chance some scenes occur in both"
+    others = make_prompts(1000, 1, unlike=benchmark)
+    assert len(others) == 1000 and not benchmark & {scene for scene, _ in others}
+    taken = next(i for i, (scene, _) in enumerate(make_prompts(1000, 1)) if scene in benchmark)
+    assert others[:taken] == make_prompts(taken, 1), "the rest stays as it is"
+    plain, unlike = tmp_path / "plain", tmp_path / "unlike"
+    synthetic_t2v.make_benchmark(plain, 2, generators=1, seed=1, size=SIZE)
+    call = f"--output {unlike} --num_prompts 2 --generators 1 --seed 1 --size {SIZE} --num_workers 1 --skip_baselines"
+    assert not synthetic_t2v.main([*call.split(), "--unlike_seeds", "1"])
+    assert not {row["prompt"] for row in read_rows(plain)} & {row["prompt"] for row in read_rows(unlike)}
+    assert "--unlike_seeds 1" in (unlike / "README.md").read_text()
+
+
 def test_every_category_subject_and_failure_appears():
     plans, subjects = [], set()
     for index, (scene, _) in enumerate(make_prompts(600, 0)):

@@ -54,6 +54,20 @@ def test_json(clips, capsys):
     assert all(isinstance(row["quality_score"], float) for row in printed["results"])
 
 
+def test_fewer_frames_for_the_alignment_branch(clips, capsys):
+    call = ["score", str(clips / "a.mp4"), "--prompt", "a gradient", "--json"]
+    scores = {}
+    for frames in (None, 1, 2, 16):
+        assert main([*call, *(["--alignment_num_frames", str(frames)] if frames else [])]) == 0
+        scores[frames] = json.loads(capsys.readouterr().out)["results"][0]
+    assert len({row["alignment_score"] for row in scores.values()}) == 4, "the small model's own number is 4"
+    assert len({(row["technical_score"], row["aesthetic_score"]) for row in scores.values()}) == 1
+    wrong = {"alignment_num_frames=0": ["0"], "no alignment branch": ["2", "--branches", "technical"]}
+    for reason, values in wrong.items():
+        assert main([*call, "--alignment_num_frames", *values]) == 2
+        assert reason in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_manifest_with_a_bad_row(clips, tmp_path, kind, capsys):
     rows = [
@@ -113,6 +127,9 @@ def no_model(folder, kind):
         (folder / "config.json").write_text('{"model_type": "bert"}')
     if kind == "broken":
         (folder / "config.json").write_text("{")
+    if kind == "invalid":
+        (folder / "config.json").write_text('{"model_type": "aigcvqa", "mos_std": -1.0}')
+        (folder / "model.safetensors").write_text("")
     return folder
 
 
@@ -131,13 +148,14 @@ def no_model(folder, kind):
         (["score", "CLIP", "--prompt", "a", "--model", "EMPTY"], "no config.json"),
         (["score", "CLIP", "--prompt", "a", "--model", "OTHER"], "'bert'"),
         (["score", "CLIP", "--prompt", "a", "--model", "BROKEN"], "not a JSON"),
+        (["score", "CLIP", "--prompt", "a", "--model", "INVALID"], "mos_std=-1.0: expected a number above 0"),
         (["score", "CLIP", "--prompt", "a", "--model", "CLIP"], "is a file"),
     ],
 )
 def test_wrong_calls_say_what_to_do(clips, tmp_path, arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = {"CLIP": str(clips / "a.mp4")}
-    words |= {kind.upper(): str(no_model(tmp_path / kind, kind)) for kind in ("empty", "other", "broken")}
+    words |= {kind.upper(): str(no_model(tmp_path / kind, kind)) for kind in ("empty", "other", "broken", "invalid")}
     assert main([words.get(word, word) for word in arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -69,6 +69,11 @@ def test_failures_teach_one_branch_and_leave_the_others(branch, data, start, tmp
     pretrain_failures.main([*arguments, "--output", str(tmp_path / "again")])
     again = load_model(str(tmp_path / "again"))[0].state_dict()
     assert all(torch.equal(after[name], again[name]) for name in after), "the seed alone decides"
+    more = ["--init_from", str(tmp_path / "out"), "--no-whiten", "--learning_rate", "1e-12", "--weight_decay", "0"]
+    pretrain_failures.main([*arguments, *more, "--output", str(tmp_path / "more")])
+    more = load_model(str(tmp_path / "more"))[0].state_dict()
+    for name in after:
+        torch.testing.assert_close(more[name], after[name], msg=f"{name}: it did not go on from where it was")
 
 
 def test_failures_that_no_clip_names_are_refused(data, start, tmp_path):
@@ -121,7 +126,7 @@ def test_words_of_wrong_parts_are_not_to_be_seen(start):
 
 
 @pytest.mark.parametrize("module", [pretrain_failures, pretrain_alignment, pretrain_mismatches])
-def test_wrong_calls_end_with_the_reason(module, tmp_path, capsys):
+def test_help_is_printed_and_wrong_calls_end_with_the_reason(module, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("epoch: 3\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
@@ -130,6 +135,8 @@ def test_wrong_calls_end_with_the_reason(module, tmp_path, capsys):
         "missing: .*--init_from": ["--data", "d", "--output", str(tmp_path / "new")],
         "is not empty": ["--data", "d", "--init_from", "i", "--output", str(tmp_path / "full")],
     }
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
     if module is pretrain_failures:
         calls["is not empty"] += ["--branch", "technical"]
     for reason, call in calls.items():

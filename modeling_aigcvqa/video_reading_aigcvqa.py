@@ -230,7 +230,9 @@ def _read_decord(source: str | io.BytesIO, name: str, choose_frames: ChooseFrame
     total = _check_total(len(reader), name)
     indices = choose_frames(total)
     wanted = sorted(set(indices))
-    frames = reader.get_batch(wanted).asnumpy()  # fails on truncated files and on widths of 16, 24, 32, 48, 96, 144
+    # get_batch fails on truncated files and on widths of 16, 24, 32, 48, 96, 144. Its memory is taken over, not copied.
+    batch = reader.get_batch(wanted)
+    frames = torch.from_dlpack(batch.to_dlpack() if hasattr(batch, "to_dlpack") else batch)  # else: decord.set_bridge
     return _gather(dict(zip(wanted, frames)), indices, name, total, reader.get_avg_fps(), "decord", whole=frames)
 
 
@@ -293,18 +295,20 @@ def _read_frames(frames: Sequence, name: str, choose_frames: ChooseFrames) -> tu
         raise VideoReadError(f"{name} mixes PIL images and arrays; pass one kind.")
     if len({tuple(frame.shape) for frame in frames}) > 1:
         _refuse_sizes(name, {index: frame.shape for index, frame in enumerate(frames)})
-    stack = torch.stack([torch.as_tensor(frame) for frame in frames])
-    return _read_array(stack, name, choose_frames)
+    indices = choose_frames(len(frames))
+    chosen, metadata = _read_array(torch.stack([torch.as_tensor(frames[index]) for index in indices]), name, range)
+    metadata.total_num_frames, metadata.frames_indices = len(frames), list(indices)
+    return chosen, metadata
 
 
 def _gather(
-    frames: dict[int, np.ndarray],
+    frames: dict[int, np.ndarray] | dict[int, Tensor],
     indices: Sequence[int],
     name: str,
     total: int,
     fps: float | None,
     backend: str,
-    whole: np.ndarray | None = None,
+    whole: Tensor | None = None,
 ) -> tuple[Tensor, VideoMetadata]:
     """Decoded frames by index -> (T, H, W, 3), repeated where an index repeats; `whole`: they, stacked already."""
     missing = sorted(set(indices) - set(frames))
@@ -315,7 +319,7 @@ def _gather(
     if len({frame.shape for frame in frames.values()}) > 1:
         _refuse_sizes(name, {index: frame.shape for index, frame in frames.items()})
     order = {index: position for position, index in enumerate(sorted(frames))}
-    stacked = torch.from_numpy(np.stack([frames[index] for index in order]) if whole is None else whole)
+    stacked = torch.from_numpy(np.stack([frames[index] for index in order])) if whole is None else whole
     if list(order) != list(indices):
         stacked = stacked[[order[index] for index in indices]]
     return stacked, _metadata(total, indices, fps, tuple(stacked.shape[1:3]), backend)
@@ -338,9 +342,11 @@ def _read_array(video: np.ndarray | Tensor, name: str, choose_frames: ChooseFram
         if video.shape[1] != 3:
             raise VideoReadError(f"{name} has no axis of 3 colours; pass RGB as (T, H, W, 3) or (T, 3, H, W).")
         video = video.permute(0, 2, 3, 1)
+    indices = choose_frames(video.shape[0])
+    chosen = video[torch.as_tensor(np.asarray(indices), device=video.device)]
     if video.is_floating_point():
-        video = video.float()
-        low, high = video.detach().aminmax()
+        chosen = chosen.float()
+        low, high = chosen.detach().aminmax()
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise VideoReadError(f"{name} holds NaN or infinite values; pass floats in 0..1.")
         if low < 0 or high > 1:
@@ -349,6 +355,4 @@ def _read_array(video: np.ndarray | Tensor, name: str, choose_frames: ChooseFram
             )
     elif video.dtype != torch.uint8:
         raise VideoReadError(f"{name} is {video.dtype}; pass uint8 in 0..255 or floats in 0..1.")
-    indices = choose_frames(video.shape[0])
-    chosen = video[torch.as_tensor(np.asarray(indices), device=video.device)]
     return chosen, _metadata(video.shape[0], indices, None, tuple(video.shape[1:3]), "array")

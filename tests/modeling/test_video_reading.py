@@ -1,6 +1,7 @@
 """Every bad input gets a correct score or one clear error; every decoder gives the same frames."""
 
 import functools
+import gc
 import http.server
 import threading
 from fractions import Fraction
@@ -214,6 +215,42 @@ def test_only_the_chosen_frames_are_kept(tmp_path):
     assert frames.shape == (4, 64, 64, 3)
     assert metadata.total_num_frames == 60
     assert torch.equal(frames[1], frames[2])
+
+
+def test_frames_outlive_their_reader(clip, tmp_path):
+    other = write_video(tmp_path / "other.mp4", 255 - moving_gradient(20, 128, 128))
+    frames = read(clip)[0]
+    copy = frames.clone()
+    for _ in range(10):
+        read(other)
+    gc.collect()
+    assert torch.equal(frames, copy)
+    frames += 1  # ours, and writable
+    assert torch.equal(read(clip)[0], copy)
+
+
+def test_the_callers_decord_bridge_does_not_matter(clip):
+    decord = pytest.importorskip("decord")
+    expected = read(clip)[0]
+    with decord.bridge.use_torch():
+        frames, metadata = read(clip)
+    assert torch.equal(frames, expected) and metadata.video_backend == "decord"
+
+
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_of_arrays_the_chosen_frames_are_taken_and_checked(as_floats):
+    """All in one array, and as a list."""
+    video = torch.from_numpy(moving_gradient(30, 16, 16))
+    video = video / 255 if as_floats else video
+    results = [reading.read_video(form, lambda total: [0, 12, 12, total - 1]) for form in (video, list(video))]
+    for frames, metadata in results:
+        assert torch.equal(frames, video[[0, 12, 12, 29]])
+        assert (metadata.total_num_frames, metadata.frames_indices) == (30, [0, 12, 12, 29])
+    if as_floats:
+        video[12] = float("nan")
+        for form in (video, list(video)):
+            with pytest.raises(VideoReadError, match="NaN"):
+                reading.read_video(form, lambda _: [0, 12])
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -1,14 +1,15 @@
 # The small model that ships in the package, from nothing: `make small-model` (some hours on two cores).
 # Every step is one command, made once; the same call goes on after an interruption (a data folder that was not finished
 # has to be removed first, the step says so). Pre-training runs on the CPU.
-# Pre-training sees clips of other prompts (seed 1) than the benchmark (seed 0), as LSVQ's and ImageReward's are to the
-# paper's model; its last step sees the benchmark's train part. Nothing reads the test part before the last step.
+# Pre-training sees clips of other prompts (seeds 1 and 2) than the benchmark (seed 0), as LSVQ's and ImageReward's are to
+# the paper's model; its last step sees the benchmark's train part. Nothing reads the test part before the last step.
 PYTHON := .venv/bin/python
 LAUNCH ?= $(PYTHON) -m accelerate.commands.launch --num_processes 1
 OUT := outputs/small
 CONFIGS := training/configs/small
 SPLIT := --data $(OUT)/synthetic --split_file $(OUT)/synthetic/splits/prompt_disjoint_00.csv
 PRETRAINING := --data $(OUT)/pretraining_data --split_file $(OUT)/pretraining_data/splits/prompt_disjoint_00.csv
+MORE := --data $(OUT)/more_data --split_file $(OUT)/more_data/splits/prompt_disjoint_00.csv
 export HF_HUB_OFFLINE ?= 1
 export MALLOC_MMAP_THRESHOLD_ ?= 100000000
 export MALLOC_TRIM_THRESHOLD_ ?= 2000000000
@@ -27,6 +28,12 @@ $(OUT)/pretraining_data/splits/leakage.json:
 	$(PYTHON) -m dataset_scripts.make_splits --data $(OUT)/pretraining_data --output $(OUT)/pretraining_data/splits \
 		--num_splits 1 --fractions 0.94 0.05 0.01
 
+$(OUT)/more_data/splits/leakage.json:
+	$(PYTHON) -m dataset_scripts.synthetic_t2v --output $(OUT)/more_data --num_prompts 2000 --seed 2 --size 256 \
+		--unlike_seeds 0 1 --skip_baselines
+	$(PYTHON) -m dataset_scripts.make_splits --data $(OUT)/more_data --output $(OUT)/more_data/splits \
+		--num_splits 1 --fractions 0.94 0.05 0.01
+
 $(OUT)/untrained/config.json:
 	.venv/bin/aigcvqa init --preset small --output $(OUT)/untrained
 
@@ -34,9 +41,13 @@ $(OUT)/technical/training.json: $(OUT)/untrained/config.json $(OUT)/pretraining_
 	$(PYTHON) -m training.pretrain_failures --config $(CONFIGS)/pretraining_technical.yaml $(PRETRAINING) \
 		--init_from $(OUT)/untrained --output $(@D)
 
-$(OUT)/aesthetic/training.json: $(OUT)/technical/training.json
+$(OUT)/technical_more/training.json: $(OUT)/technical/training.json $(OUT)/more_data/splits/leakage.json
+	$(PYTHON) -m training.pretrain_failures --config $(CONFIGS)/pretraining_technical.yaml $(MORE) \
+		--init_from $(OUT)/technical --no-whiten --epochs 2 --learning_rate 8e-4 --output $(@D)
+
+$(OUT)/aesthetic/training.json: $(OUT)/technical_more/training.json
 	$(PYTHON) -m training.pretrain_failures --config $(CONFIGS)/pretraining_aesthetic.yaml $(PRETRAINING) \
-		--init_from $(OUT)/technical --output $(@D)
+		--init_from $(OUT)/technical_more --output $(@D)
 
 $(OUT)/alignment/training.json: $(OUT)/aesthetic/training.json
 	$(PYTHON) -m training.pretrain_alignment --config $(CONFIGS)/pretraining_alignment.yaml $(PRETRAINING) \
@@ -46,13 +57,17 @@ $(OUT)/mismatches/training.json: $(OUT)/alignment/training.json
 	$(PYTHON) -m training.pretrain_mismatches --config $(CONFIGS)/pretraining_mismatches.yaml $(PRETRAINING) \
 		--init_from $(OUT)/alignment --output $(@D)
 
-# Once more, on the benchmark's own train part.
-$(OUT)/pretrained/training.json: $(OUT)/mismatches/training.json $(OUT)/synthetic/splits/leakage.json
-	$(PYTHON) -m training.pretrain_mismatches --config $(CONFIGS)/pretraining_mismatches.yaml $(SPLIT) \
-		--init_from $(OUT)/mismatches --output $(@D)
+$(OUT)/mismatches_more/training.json: $(OUT)/mismatches/training.json $(OUT)/more_data/splits/leakage.json
+	$(PYTHON) -m training.pretrain_mismatches --config $(CONFIGS)/pretraining_mismatches.yaml $(MORE) \
+		--init_from $(OUT)/mismatches --epochs 4 --output $(@D)
 
-$(OUT)/stage1/training.json: $(OUT)/pretrained/training.json
-	$(LAUNCH) training/stage1.py --config $(CONFIGS)/stage1.yaml $(SPLIT) --init_from $(OUT)/pretrained --output $(@D)
+# Once more, on the benchmark's own train part.
+$(OUT)/mismatches_own/training.json: $(OUT)/mismatches_more/training.json $(OUT)/synthetic/splits/leakage.json
+	$(PYTHON) -m training.pretrain_mismatches --config $(CONFIGS)/pretraining_mismatches.yaml $(SPLIT) \
+		--init_from $(OUT)/mismatches_more --epochs 4 --learning_rate 5e-4 --output $(@D)
+
+$(OUT)/stage1/training.json: $(OUT)/mismatches_own/training.json
+	$(LAUNCH) training/stage1.py --config $(CONFIGS)/stage1.yaml $(SPLIT) --init_from $(OUT)/mismatches_own --output $(@D)
 
 $(OUT)/stage2/training.json: $(OUT)/stage1/training.json
 	$(LAUNCH) training/stage2.py --config $(CONFIGS)/stage2.yaml $(SPLIT) --init_from $(OUT)/stage1 --output $(@D)

@@ -3,6 +3,8 @@
 import functools
 import gc
 import http.server
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 
@@ -235,6 +237,33 @@ def test_the_callers_decord_bridge_does_not_matter(clip):
     with decord.bridge.use_torch():
         frames, metadata = read(clip)
     assert torch.equal(frames, expected) and metadata.video_backend == "decord"
+
+
+PEAK_OF_READING = """
+import resource, sys
+from modeling_aigcvqa import AIGCVQAVideoProcessor, video_reading_aigcvqa
+if sys.argv[2] == "pyav":
+    video_reading_aigcvqa.decord = None
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+AIGCVQAVideoProcessor()(sys.argv[1])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_a_longer_4k_clip_takes_no_more_memory(tmp_path, decoder):
+    peaks = []
+    for total in (40, 160):
+        wide = np.tile(np.linspace(0, 255, 3840 + total, dtype=np.uint8)[None, :, None], (2160, 1, 3))
+        frames = np.lib.stride_tricks.sliding_window_view(wide, 3840, axis=1)[:, :total].transpose(1, 0, 3, 2)
+        clip = write_video(tmp_path / f"{total}.mp4", frames, codec="mpeg4")
+        command = [sys.executable, "-c", PEAK_OF_READING, str(clip), decoder]
+        peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    frame_mib = 2160 * 3840 * 3 / 2**20
+    assert 16 * frame_mib < peaks[0] < 50 * frame_mib, "the frames that are used, and what the decoder needs"
+    assert peaks[1] - peaks[0] < 10 * frame_mib, "the other 120 frames are not kept"
 
 
 @pytest.mark.parametrize("as_floats", [False, True])

@@ -43,8 +43,12 @@ def make_accelerator(arguments: StageArguments) -> Accelerator:
         raise ValueError(
             f"ema_decay={arguments.ema_decay} needs whole weights on each process; leave it out or use DDP."
         )
-    if accelerator.distributed_type == DistributedType.DEEPSPEED and arguments.gradient_accumulation_steps > 1:
-        raise ValueError("DeepSpeed takes a step at every backward pass; set --gradient_accumulation_steps 1.")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        if arguments.gradient_accumulation_steps > 1:
+            raise ValueError("DeepSpeed takes a step at every backward pass; set --gradient_accumulation_steps 1.")
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config  # it asks for these before it sees a batch
+        settings["train_micro_batch_size_per_gpu"] = arguments.batch_size // accelerator.num_processes
+        settings["gradient_clipping"] = arguments.max_grad_norm
     set_seed(arguments.seed, device_specific=True)
     return accelerator
 

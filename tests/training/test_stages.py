@@ -181,10 +181,10 @@ def launch(stage: str, processes: int, arguments: list[str], config: Path | None
     return [*command, str(REPOSITORY / "training" / f"{stage}.py"), *arguments]
 
 
-def launched(stage: str, processes: int, arguments: list[str], config: Path | None = None) -> str:
+def launched(stage: str, processes: int, arguments: list[str], config: Path | None = None, **environment) -> str:
     done = subprocess.run(
         launch(stage, processes, arguments, config),
-        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"} | environment,
         cwd="/",
         capture_output=True,
         text=True,
@@ -260,4 +260,17 @@ def test_fsdp_on_two_processes(data, tmp_path):
     one = run("stage3", data, start, tmp_path / "one", max_steps=2)
     config = REPOSITORY / "training" / "configs" / "accelerate_fsdp.yaml"
     launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2), config)
+    assert_same_weights(tmp_path / "two", one)
+
+
+@pytest.mark.slow
+def test_deepspeed_on_one_process(data, tmp_path):
+    """On a CPU Accelerate takes every process under DeepSpeed for the only one: two cannot be tested there."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    start = tiny_folder(tmp_path / "start", dropout=False)
+    one = run("stage3", data, start, tmp_path / "one", max_steps=3)
+    config = REPOSITORY / "training" / "configs" / "accelerate_deepspeed.yaml"
+    environment = {"ACCELERATE_USE_CPU": "false", "DS_ACCELERATOR": "cpu"}
+    printed = launched("stage3", 1, options(data, start, tmp_path / "two", max_steps=3), config, **environment)
+    assert "DEEPSPEED" in printed
     assert_same_weights(tmp_path / "two", one)

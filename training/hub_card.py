@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
+from modeling_aigcvqa import AIGCVQAConfig
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_card.md"
@@ -69,6 +71,7 @@ def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
         "repo_id": facts.repo_id,
         "branches": ", ".join(config.branches),
         "parameters": f"{scorer.model.num_parameters() / 1e6:.1f} M",
+        "scale": label_scale(config) if facts.runs else "",
         "weights": config.weights_note or "`config.json` holds no caveat about the weights.",
         "sources": facts.sources,
         "non_commercial": non_commercial,
@@ -79,6 +82,14 @@ def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
         "license_sentence": license_sentence(facts, non_commercial),
     }
     return ModelCard.from_template(card_data(facts, non_commercial), template_path=str(TEMPLATE), **values)
+
+
+def label_scale(config: AIGCVQAConfig) -> str:
+    """What a quality score of a trained model is to be held against."""
+    return (
+        f" Quality is on the scale of the labels that it was trained on, whose mean is {config.mos_mean:.4g} and whose "
+        f"deviation is {config.mos_std:.4g}."
+    )
 
 
 def card_data(facts: Facts, non_commercial: bool) -> ModelCardData:
@@ -199,11 +210,12 @@ def is_number(value: Any) -> bool:
 
 def training_table(facts: Facts) -> dict[str, str]:
     """What the training stages said of themselves."""
-    rows = {}
+    rows, times = {}, Counter()
     for run in facts.runs:
         epochs = f"{run['epoch']} epoch(s)" if "epoch" in run else "trained"
         best = f", the best was {run['best_epoch']}" if run.get("best_epoch") else ""
-        stage = run["stage"] + (", again" if run["stage"] in rows else "")
+        times[run["stage"]] += 1
+        stage = f"{run['stage']} ({times[run['stage']]})" if times[run["stage"]] > 1 else run["stage"]
         rows[stage] = f"{epochs} on {dataset_name(run['arguments'].get('data'))}{best}; {hours(run):.2f} h"
     if facts.hardware:
         rows["hardware"] = facts.hardware

@@ -226,8 +226,10 @@ def test_the_shipped_model_s_repository(tmp_path, capsys):
         "PLCC of quality_score",
     }
     assert "not human opinion" in " ".join(card.text.split())
-    for stage in ("pre-training, mismatches", "pre-training, mismatches, again", "stage3"):
+    mismatches = [f"pre-training, mismatches{number}" for number in ("", " (2)", " (3)")]
+    for stage in (*mismatches, "stage1", "stage2", "stage3"):
         assert f"| {stage} |" in card.text
+    assert "Quality is on the scale of the labels that it was trained on, whose mean is 60" in card.text
 
 
 def test_requirements_are_the_packages_without_extras_and_command_line():

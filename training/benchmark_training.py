@@ -79,16 +79,14 @@ def measure_step(
     terms = ["quality", *branches] if arguments.stage == 3 else branches
     ratio = arguments.unfixed_ratio
     if ratio is None:
-        ratio = yaml.safe_load((CONFIGS / f"stage{arguments.stage}.yaml").read_text())["unfixed_ratio"]
+        ratio = yaml.safe_load((CONFIGS / f"stage{arguments.stage}.yaml").read_text(encoding="utf-8"))["unfixed_ratio"]
     trained = select_branches(model, branches)
     unfix(trained, ratio)
     if arguments.gradient_checkpointing:
         trained.gradient_checkpointing_enable()
     trained.train().to(accelerator.device)
-    for name in (
-        "pixel_values_fragments",
-        "pixel_values_resized",
-    ):  # all are of one clip, and equal scores have no PLCC
+    for name in ("pixel_values_fragments", "pixel_values_resized"):
+        # All are of one clip, and equal scores have no PLCC.
         batch[name] = batch[name] + 0.1 * torch.randn_like(batch[name])
     batch = to_device(batch, accelerator.device)
     gflop = arguments.batch_size * count_gflop(trained, batch, terms)
@@ -160,13 +158,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.batch_size < 2:
+        parser.error(f"--batch_size {arguments.batch_size}: the losses compare clips and need at least 2.")
     result = run(arguments)
     print_table(result)
     share = result["rows"][1]["data_wait_share"]
     print(f"waiting for data: {share:.1%} of a step, if the loader runs beside it at the rate that it has alone")
     if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=2))
+        arguments.output.write_text(json.dumps(result, indent=2), encoding="utf-8")
     return 0
 
 

@@ -36,3 +36,9 @@ def test_what_is_fixed_takes_no_work_on_the_way_back(tmp_path):
     options = ["--num_workers", "0", "--stage", "2", "--cache", "--unfixed_ratio"]
     work = [rows_of(tmp_path, *options, ratio)[1]["gflop"] for ratio in ("0", "0.7", "1")]
     assert work[0] < work[1] < work[2] < 3.1 * work[0]
+
+
+def test_a_batch_of_one_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        benchmark_training.main(["--model", "small", "--batch_size", "1"])
+    assert "at least 2" in capsys.readouterr().err

@@ -391,7 +391,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.alignment_num_frames is not None and arguments.alignment_num_frames < 1:
+        parser.error(f"--alignment_num_frames {arguments.alignment_num_frames}: expected at least 1.")
     result = run(arguments)
     print_table(result)
     if arguments.output:

@@ -54,3 +54,9 @@ def test_a_stream_of_clips(tmp_path, workers):
 def test_a_folder_without_clips_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"holds no \.mp4"):
         benchmark.main(["--model", "small", "--device", "cpu", "--stream", "1", "--folder", str(tmp_path)])
+
+
+def test_no_frames_for_the_alignment_branch_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--model", "small", "--alignment_num_frames", "0"])
+    assert "--alignment_num_frames 0: expected at least 1" in capsys.readouterr().err

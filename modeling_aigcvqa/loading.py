@@ -85,9 +85,9 @@ def fastest_dtype(device: torch.device) -> tuple[str, str]:
             if times[-1] > 10 * seconds.get("float32", times[-1]):
                 break  # emulated
         seconds[name] = min(times)
-    ratio = seconds["float32"] / seconds["bfloat16"]
-    chosen = "bfloat16" if ratio > 1.3 else "float32"
-    return chosen, f"a matrix product in bfloat16 takes 1/{ratio:.1f} of its time in float32 on this {device.type}."
+    ratio = seconds["bfloat16"] / seconds["float32"]
+    chosen = "bfloat16" if ratio < 0.75 else "float32"
+    return chosen, f"a matrix product in bfloat16 takes {ratio:.2g} times as long as in float32 on this {device.type}."
 
 
 def _shipped(changes: dict) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:

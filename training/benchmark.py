@@ -1,9 +1,9 @@
 """Speed of every branch and of the whole way from a file to its scores: `python -m training.benchmark`.
 
-Time (median), work in GFLOP (counted on the model's own operations), the share of the matrix-multiply peak measured in
-the same run, memory; decoding and preprocessing apart. `--compare` runs the plain restatement of the same networks
-(`training/oracle.py`) on the same input beside it. Ratios of one run compare; times of two runs on a shared machine do
-not.
+Time (median), work in GFLOP (counted on the model's own operations), the share of the peak, which is the rate of matrix
+products timed in turn with the branch, memory; decoding and preprocessing apart. `--compare` runs the plain restatement
+of the same networks (`training/oracle.py`) on the same input, in turn too. Ratios of one run compare; times of two runs
+on a shared machine do not.
 
 `--stream N` scores N clips instead, through the pipeline: clips a second, the share of the time that
 the model is at work (the rest it waits for data), and how much the process's memory grows over the second half.
@@ -49,7 +49,8 @@ INPUTS = {
     "aesthetic": ("pixel_values_resized",),
     "alignment": ("pixel_values_resized", "input_ids", "attention_mask"),
 }
-PEAK_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+PEAK_SIZES, PRODUCTS = {"cpu": (1024, 2048), "cuda": (4096, 8192)}, 4
+EMULATED_SECONDS = 0.5  # products that take longer are computed in a dtype that the device lacks: no larger ones then
 
 
 def synchronize(device: torch.device) -> None:
@@ -57,32 +58,39 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(call: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median time of `call` after one call to warm up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def medians(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds of each call, after one round to warm up.
 
-
-def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> float:
-    """The best rate of a square matrix product on this machine now, in GFLOP/s."""
-    best = 0.0
-    for size in PEAK_SIZES[device.type]:
-        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        left @ right
-        for _ in range(repeats):
+    They take turns, so that a machine whose speed varies (clock, neighbours) is the same machine to all of them.
+    """
+    times = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
             synchronize(device)
             start = time.perf_counter()
-            left @ right
+            call()
             synchronize(device)
-            best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
-    return best
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
+
+
+def seconds_and_peak(
+    calls: dict[str, Callable[[], object]], device: torch.device, dtype: torch.dtype, repeats: int
+) -> tuple[dict[str, float], float]:
+    """Median seconds of each call, and the rate in GFLOP/s of square matrix products that take turns with them.
+
+    The rate is the highest of the sizes', each the median over `repeats` of a few products in a row.
+    """
+    products, gflop = {}, {}
+    for size in PEAK_SIZES[device.type]:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        product = f"product {size}"
+        products[product] = lambda a=left, b=right: [a @ b.mT for _ in range(PRODUCTS)]
+        gflop[product] = PRODUCTS * 2 * size**3 / 1e9
+        if medians({product: products[product]}, device, 1)[product] > EMULATED_SECONDS:
+            break
+    taken = medians(calls | products, device, repeats)
+    return {name: taken[name] for name in calls}, max(gflop[product] / taken[product] for product in products)
 
 
 def count_gflop(call: Callable[[], object]) -> float:
@@ -131,13 +139,15 @@ def measure_branch(
     branch: str,
     inputs: dict[str, Tensor],
     gflop: float,
-    peak: float,
     arguments: argparse.Namespace,
 ) -> dict:
     device = next(iter(inputs.values())).device
-    call = branch_call(model, branch, inputs)
+    calls = {"model": branch_call(model, branch, inputs)}
+    if arguments.compare:
+        calls["plain"] = oracle_call(model, branch, inputs)
     with torch.no_grad():
-        taken = seconds(call, device, arguments.repeats)
+        times, peak = seconds_and_peak(calls, device, model.dtype, arguments.repeats)
+        taken = times["model"]
         row = {
             "part": branch,
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -148,16 +158,15 @@ def measure_branch(
             "gflop_per_second": gflop / taken,
             "share_of_peak": gflop / taken / peak,
             "peak_gflop_per_second": peak,
-            "memory_mib": peak_memory_mib(device, call),
+            "memory_mib": peak_memory_mib(device, calls["model"]),
         }
         if arguments.compare:
-            plain = oracle_call(model, branch, inputs)
             scale, shift = (
                 getattr(getattr(model.config, f"{branch}_config"), f"score_{k}") for k in ("scale", "shift")
             )
-            row["oracle_difference"] = (scale * plain() + shift - call()).abs().max().item()
-            row["oracle_seconds"] = seconds(plain, device, 1)
-            row["oracle_ratio"] = row["oracle_seconds"] / taken
+            row["oracle_difference"] = (scale * calls["plain"]() + shift - calls["model"]()).abs().max().item()
+            row["oracle_seconds"] = times["plain"]
+            row["oracle_ratio"] = times["plain"] / taken
     return row
 
 
@@ -181,14 +190,14 @@ def make_clip(folder: Path, size: int = 512, frames: int = 16, fps: int = 4) -> 
 
 def measure_preprocessing(processor, clip: Path, arguments: argparse.Namespace) -> list[dict]:
     """Decoding alone, and decoding with both views, of one clip on the CPU."""
-    device, repeats = torch.device("cpu"), max(arguments.repeats, 10)
-    decode = seconds(
-        lambda: read_video(clip, lambda total: sample_frame_indices(total, arguments.num_frames)), device, repeats
-    )
-    both = seconds(lambda: processor(videos=clip, num_frames=arguments.num_frames), device, repeats)
+    calls = {
+        "decode": lambda: read_video(clip, lambda total: sample_frame_indices(total, arguments.num_frames)),
+        "both": lambda: processor(videos=clip, num_frames=arguments.num_frames),
+    }
+    times = medians(calls, torch.device("cpu"), max(arguments.repeats, 20))
     return [
-        {"part": "decode", "seconds": decode},
-        {"part": "decode and both views", "seconds": both, "ratio_to_decode": both / decode},
+        {"part": "decode", "seconds": times["decode"]},
+        {"part": "decode and both views", "seconds": times["both"], "ratio_to_decode": times["both"] / times["decode"]},
     ]
 
 
@@ -313,17 +322,15 @@ def run(arguments: argparse.Namespace) -> dict:
         compile_backbones(model, device)
     for dtype in arguments.dtypes:
         model = model.to(device, DTYPES[dtype])
-        peak = matmul_peak(device, DTYPES[dtype])
         for batch_size in arguments.batch_sizes:
             inputs = {
                 name: value.repeat(batch_size, *[1] * (value.ndim - 1)).to(device) for name, value in sample.items()
             }
-            parts = [
-                measure_branch(model, branch, inputs, batch_size * work[branch], peak, arguments) for branch in branches
-            ]
+            parts = [measure_branch(model, branch, inputs, batch_size * work[branch], arguments) for branch in branches]
             rows += parts
             taken = sum(row["seconds"] for row in parts)
             gflop = sum(row["gflop"] for row in parts)
+            at_peak = sum(row["gflop"] / row["peak_gflop_per_second"] for row in parts)
             rows.append(
                 {
                     "part": "all branches",
@@ -333,13 +340,16 @@ def run(arguments: argparse.Namespace) -> dict:
                     "seconds": taken,
                     "gflop": gflop,
                     "gflop_per_second": gflop / taken,
-                    "share_of_peak": gflop / taken / peak,
-                    "peak_gflop_per_second": peak,
+                    "share_of_peak": at_peak / taken,
+                    "peak_gflop_per_second": gflop / at_peak,
                     "memory_mib": max(row["memory_mib"] for row in parts),
                     "clips_per_second": batch_size / taken,
                     "clips_per_second_from_files": batch_size / (taken + batch_size * decode_and_views),
                 }
             )
+            if arguments.compare:
+                rows[-1]["oracle_seconds"] = sum(row["oracle_seconds"] for row in parts)
+                rows[-1]["oracle_ratio"] = rows[-1]["oracle_seconds"] / taken
     return {"environment": environment(device), "model": arguments.model, "rows": rows}
 
 

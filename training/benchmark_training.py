@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_aigcvqa import AIGCVQAModel
 from modeling_aigcvqa.presets import PRESETS, default_processor, untrained_model
 
-from .benchmark import environment, make_clip, matmul_peak, peak_memory_mib, print_table, seconds
+from .benchmark import environment, make_clip, peak_memory_mib, print_table, seconds_and_peak
 from .data import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from .losses import DualLoss
 from .models import initial_model, select_branches
@@ -100,9 +100,9 @@ def measure_step(
         optimizer.step()
         optimizer.zero_grad()
 
-    taken = seconds(step, accelerator.device, arguments.repeats)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
-    peak = matmul_peak(accelerator.device, dtype)
+    times, peak = seconds_and_peak({"step": step}, accelerator.device, dtype, arguments.repeats)
+    taken = times["step"]
     return {
         "part": f"step of stage {arguments.stage}",
         "dtype": accelerator.mixed_precision,

@@ -13,7 +13,7 @@ from timm.layers import DropPath, calculate_drop_path_rates
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .fused_linear_aigcvqa import FusedLinear
+from .fused_linear_aigcvqa import FusedLinear, mlp
 
 Size3D = tuple[int, int, int]
 
@@ -67,8 +67,9 @@ class ConvNeXtBlock3D(GradientCheckpointingLayer):
 
     def forward(self, features: Tensor) -> Tensor:
         hidden = self.norm(rearrange(self.dwconv(features), "b c t h w -> b t h w c"))
-        hidden = self.gamma * self.pwconv2(self.pwconv1(hidden))
-        return features + self.drop_path(rearrange(hidden, "b t h w c -> b c t h w"))
+        hidden = self.drop_path(mlp(hidden, self.pwconv1, self.pwconv2))
+        features = torch.addcmul(rearrange(features, "b c t h w -> b t h w c"), hidden, self.gamma)
+        return rearrange(features, "b t h w c -> b c t h w")
 
 
 class ConvNeXt3D(nn.Module):

@@ -16,6 +16,10 @@ _DTYPES = [torch.float32]
 if _ONEDNN_LINEAR is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # else oneDNN refuses it
     _DTYPES.append(torch.bfloat16)
 
+# Bytes of an MLP's hidden activation at once when it scores on a CPU. It then stays in the cache and in memory that the
+# allocator keeps; fresh pages for a larger one cost as much as its matrix product.
+HIDDEN_BYTES = 16 * 2**20
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     """`F.linear`, followed by exact GELU on request: (..., in) -> (..., out)."""
@@ -52,6 +56,16 @@ class FusedLinear(nn.Linear):
         return linear(x, self.weight, self.bias, self.gelu)
 
 
+def mlp(x: Tensor, fc1: FusedLinear, fc2: FusedLinear) -> Tensor:
+    """`fc2(fc1(x))`, some rows after the other where the hidden activation is large: (..., in) -> (..., out)."""
+    if x.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        rows = x.flatten(0, -2)
+        parts = -(-len(rows) * fc1.out_features * x.element_size() // HIDDEN_BYTES)
+        if parts > 1:
+            return torch.cat([fc2(fc1(part)) for part in rows.chunk(parts)]).unflatten(0, x.shape[:-1])
+    return fc2(fc1(x))
+
+
 class FusedMlp(nn.Module):
     """Two linear layers with GELU between, parameters named as in timm's `Mlp`: (..., dim) -> (..., dim)."""
 
@@ -61,4 +75,4 @@ class FusedMlp(nn.Module):
         self.fc2 = FusedLinear(hidden_size, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.fc1(x))
+        return mlp(x, self.fc1, self.fc2)

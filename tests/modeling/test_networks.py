@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from modeling_aigcvqa import AIGCVQAConfig
+from modeling_aigcvqa import AIGCVQAConfig, fused_linear_aigcvqa
 from modeling_aigcvqa.alignment_aigcvqa import FRAMES_AT_ONCE, AlignmentBackbone
 from modeling_aigcvqa.backbone_convnext3d import ConvNeXt3D, DepthwiseConv3d
 from modeling_aigcvqa.backbone_swin3d import SwinTransformer3D, fragment_gate
+from modeling_aigcvqa.fused_linear_aigcvqa import FusedMlp
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
 from training import oracle
 
@@ -120,6 +122,25 @@ def test_depthwise_convolution_in_2d_is_that_in_3d(kernel_size, frames):
     torch.testing.assert_close(layer(features), expected)
     layer.as_2d = True
     torch.testing.assert_close(layer(features), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize("kernel", [None, "_linear_pointwise"])
+def test_an_mlp_scores_alike_with_either_kernel_and_in_parts(kernel, monkeypatch):
+    mlp, x = randomised(FusedMlp(12, 40)), torch.randn(2, 5, 7, 12)
+    expected = F.linear(F.gelu(F.linear(x, mlp.fc1.weight, mlp.fc1.bias)), mlp.fc2.weight, mlp.fc2.bias)
+    monkeypatch.setattr(fused_linear_aigcvqa, "_ONEDNN_LINEAR", kernel and getattr(torch.ops.mkldnn, kernel))
+    hidden_bytes = []
+    mlp.fc1.register_forward_hook(lambda layer, inputs, hidden: hidden_bytes.append(hidden.nbytes))
+    for limit, parts in ((16 * 2**20, 1), (4096, 3), (40 * 4, 70)):
+        monkeypatch.setattr(fused_linear_aigcvqa, "HIDDEN_BYTES", limit)
+        hidden_bytes.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(mlp(x), expected, rtol=1e-5, atol=1e-5)
+        assert len(hidden_bytes) == parts and max(hidden_bytes) <= limit
+    hidden_bytes.clear()
+    torch.testing.assert_close(mlp(x), expected)
+    assert len(hidden_bytes) == 1, "training takes all rows at once"
 
 
 @pytest.mark.parametrize("tokens", [2, 7, 8, 12])  # a head has 8 channels: below that, no keys and values are computed

@@ -21,8 +21,8 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 from .backbone_convnext3d import DepthwiseConv3d
 from .fused_linear_aigcvqa import FusedLinear, FusedMlp
 
-# Frames that the vision encoder takes at once when it scores on a CPU: its widest activation (25 MiB in float32 for
-# ViT-L) then stays below the 32 MiB up to which glibc reuses memory.
+# Frames that the vision encoder takes at once when it scores on a CPU: its widest activation (queries, keys and values,
+# 18 MiB in float32 for ViT-L) then stays below the 32 MiB up to which glibc reuses memory.
 FRAMES_AT_ONCE = 8
 
 

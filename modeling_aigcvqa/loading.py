@@ -49,13 +49,17 @@ def load_pipeline(
         raise ValueError(f"dtype={dtype!r}: expected one of {['auto', *DTYPES]}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    chosen = dtype
     if dtype == "auto":
-        dtype, reason = fastest_dtype(torch.device(device))
-        logger.warning(f"dtype {dtype}: {reason}")
+        chosen, reason = fastest_dtype(device)
+        logger.warning(f"dtype {chosen}: {reason}")
     loaded, processor = load_model(model, branches, alignment_num_frames)
-    if dtype is not None:
-        loaded = loaded.to(DTYPES[dtype])
-    return AIGCVQAPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
+    if chosen is not None:
+        loaded = loaded.to(DTYPES[chosen])
+    if dtype != "auto" and device.type == "cpu":
+        _warn_of_emulation(loaded.dtype, device)
+    return AIGCVQAPipeline(model=loaded.eval(), processor=processor, device=device)
 
 
 def load_model(
@@ -73,21 +77,37 @@ def fastest_dtype(device: torch.device) -> tuple[str, str]:
     Decided by a matrix product timed in both: a processor may accept bfloat16 and emulate it. Scores in bfloat16 differ
     from float32's by about a hundredth of their spread (README, Speed).
     """
+    ratio = _time_against_float32(torch.bfloat16, device)
+    chosen = "bfloat16" if ratio < 0.75 else "float32"
+    return chosen, f"a matrix product in bfloat16 takes {ratio:.2g} times as long as in float32 on this {device.type}."
+
+
+def _time_against_float32(dtype: torch.dtype, device: torch.device) -> float:
+    """Time of a matrix product in `dtype` over that in float32."""
     seconds = {}
-    size = 512 if device.type == "cpu" else 4096  # long enough to time; short where bfloat16 is emulated
-    for name in ("float32", "bfloat16"):
-        left, right = (torch.randn(size, size, device=device).to(DTYPES[name]) for _ in range(2))
+    size = 512 if device.type == "cpu" else 4096  # long enough to time; short where the dtype is emulated
+    for kind in (torch.float32, dtype):
+        left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
         times = []
         for _ in range(5):
             start = time.perf_counter()
-            (left @ right).sum().item()
+            (left @ right.mT).sum().item()  # as a linear layer has it
             times.append(time.perf_counter() - start)
-            if times[-1] > 10 * seconds.get("float32", times[-1]):
+            if times[-1] > 10 * seconds.get(torch.float32, times[-1]):
                 break  # emulated
-        seconds[name] = min(times)
-    ratio = seconds["bfloat16"] / seconds["float32"]
-    chosen = "bfloat16" if ratio < 0.75 else "float32"
-    return chosen, f"a matrix product in bfloat16 takes {ratio:.2g} times as long as in float32 on this {device.type}."
+        seconds[kind] = min(times)
+    return seconds[dtype] / seconds[torch.float32]
+
+
+def _warn_of_emulation(dtype: torch.dtype, device: torch.device) -> None:
+    """A model can be stored, or asked for, in a dtype that this processor computes many times slower."""
+    ratio = 1.0 if dtype == torch.float32 else _time_against_float32(dtype, device)
+    if ratio > 2:
+        name = str(dtype).removeprefix("torch.")
+        logger.warning(
+            f"dtype {name}: a matrix product takes {ratio:.2g} times as long as in float32 on this {device.type}; "
+            "dtype 'float32' or 'auto' is faster."
+        )
 
 
 def _shipped(changes: dict) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:

@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import shutil
@@ -5,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from modeling_aigcvqa import loading
 from modeling_aigcvqa.cli import main
 from modeling_aigcvqa.loading import load_pipeline
-from tests.conftest import moving_gradient, write_video
+from tests.conftest import moving_gradient, save_model_folder, write_video
 
 
 @pytest.fixture
@@ -119,6 +122,30 @@ def test_branches(clips, model_folder, capsys):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "auto"])
 def test_dtypes(clips, dtype, capsys):
     assert main(["score", str(clips / "a.mp4"), "--prompt", "a", "--dtype", dtype, "--device", "cpu"]) == 0
+
+
+@pytest.mark.parametrize("ratio", [0.5, 40.0])
+def test_a_dtype_that_this_processor_emulates_is_warned_of(ratio, small_model, processor, tmp_path, monkeypatch):
+    """Asked for, or that of the weights: float32 would be many times faster, and nothing else says so."""
+    model = copy.deepcopy(small_model).to(torch.bfloat16)
+    folder = str(save_model_folder(model, processor, tmp_path))
+    warnings = []
+    monkeypatch.setattr(loading.logger, "warning", warnings.append)
+    monkeypatch.setattr(loading, "_time_against_float32", lambda *_: ratio)
+    for options in ({}, {"dtype": "bfloat16"}):
+        warnings.clear()
+        assert load_pipeline(folder, device="cpu", **options).model.dtype == torch.bfloat16
+        if ratio > 1:
+            (warning,) = warnings
+            assert "bfloat16: a matrix product takes 40 times as long as in float32" in warning
+        else:
+            assert not warnings
+    warnings.clear()
+    load_pipeline(folder, device="cpu", dtype="float32")
+    assert not warnings
+    chosen = load_pipeline(folder, device="cpu", dtype="auto").model.dtype
+    assert chosen == (torch.float32 if ratio > 1 else torch.bfloat16)
+    assert len(warnings) == 1, "what was chosen, and why"
 
 
 def no_model(folder, kind):

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from .backbone_convnext3d import DepthwiseConv3d
-from .fused_linear_aigcvqa import FusedLinear, FusedMlp
+from .fused_linear_aigcvqa import FusedLinear, FusedMlp, scores_on_cpu
 
 # Frames that the vision encoder takes at once when it scores on a CPU: its widest activation (queries, keys and values,
 # 18 MiB in float32 for ViT-L) then stays below the 32 MiB up to which glibc reuses memory.
@@ -180,8 +180,7 @@ class AlignmentBackbone(nn.Module):
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W), CLIP-normalised -> tokens after the adapter (B, T, 1 + patches, vision_hidden_size)."""
         images = frames.flatten(0, 1)
-        scoring_on_cpu = images.device.type == "cpu" and not (self.training or torch.is_grad_enabled())
-        parts = images.split(FRAMES_AT_ONCE) if scoring_on_cpu and not torch.compiler.is_compiling() else [images]
+        parts = images.split(FRAMES_AT_ONCE) if scores_on_cpu(images) and not self.training else [images]
         tokens = torch.cat([self.visual_encoder(part) for part in parts]).unflatten(0, frames.shape[:2])
         return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
 

@@ -1,9 +1,9 @@
-"""Linear layers that use oneDNN's kernels for scoring on a CPU.
+"""Linear layers that use oneDNN's kernels where they pay, and MLPs of them, for scoring on a CPU.
 
 PyTorch computes a linear layer on a CPU with a general matrix product, writes the bias in a pass of its own before it
 and GELU in another after it. oneDNN does all three at once and, with AVX-512, is 1.1 to 1.6 times as fast on the shapes
-of these networks; without AVX-512 it is the slower one (0.65 to 0.9 times). It has no gradient: training, GPUs and
-compiled models take PyTorch's own operations, with results equal to rounding.
+of these networks; without AVX-512 it is the slower one on most (0.65 to 1 times on ViT-L's). It has no gradient:
+training, GPUs and compiled models take PyTorch's own operations, with results equal to rounding.
 """
 
 import torch
@@ -17,13 +17,13 @@ if _ONEDNN_LINEAR is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported(): 
     _DTYPES.append(torch.bfloat16)
 
 # Bytes of an MLP's hidden activation at once when it scores on a CPU. It then stays in the cache and in memory that the
-# allocator keeps; fresh pages for a larger one cost as much as its matrix product.
+# allocator keeps; fresh pages for a larger one cost more than its matrix product.
 HIDDEN_BYTES = 16 * 2**20
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     """`F.linear`, followed by exact GELU on request: (..., in) -> (..., out)."""
-    if _ONEDNN_LINEAR is None or not _scores_on_cpu(x, weight):
+    if _ONEDNN_LINEAR is None or not _onednn_takes(x, weight):
         y = F.linear(x, weight, bias)
         if not gelu:
             return y
@@ -32,14 +32,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -
     return _ONEDNN_LINEAR(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
 
 
-def _scores_on_cpu(x: Tensor, weight: Tensor) -> bool:
+def scores_on_cpu(x: Tensor) -> bool:
+    """Whether `x` is on a CPU, without gradients and outside of torch.compile."""
+    return x.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
+def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        scores_on_cpu(x)
         and weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in _DTYPES
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.enabled
     )
@@ -58,7 +61,7 @@ class FusedLinear(nn.Linear):
 
 def mlp(x: Tensor, fc1: FusedLinear, fc2: FusedLinear) -> Tensor:
     """`fc2(fc1(x))`, some rows after the other where the hidden activation is large: (..., in) -> (..., out)."""
-    if x.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+    if scores_on_cpu(x):
         rows = x.flatten(0, -2)
         parts = -(-len(rows) * fc1.out_features * x.element_size() // HIDDEN_BYTES)
         if parts > 1:

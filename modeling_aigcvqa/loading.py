@@ -93,7 +93,7 @@ def _time_against_float32(dtype: torch.dtype, device: torch.device) -> float:
             start = time.perf_counter()
             (left @ right.mT).sum().item()  # as a linear layer has it
             times.append(time.perf_counter() - start)
-            if times[-1] > 10 * seconds.get(torch.float32, times[-1]):
+            if len(times) > 1 and times[-1] > 10 * seconds.get(torch.float32, times[-1]):  # the first one sets up
                 break  # emulated
         seconds[kind] = min(times)
     return seconds[dtype] / seconds[torch.float32]

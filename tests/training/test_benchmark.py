@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from training import benchmark
 
 
@@ -18,6 +19,8 @@ def test_a_table_and_json_of_the_small_model(tmp_path, capsys):
         assert rows[branch]["gflop"] > 0
     total = sum(rows[branch]["gflop"] for branch in ("technical", "aesthetic", "alignment"))
     assert rows["all branches"]["gflop"] == pytest.approx(total)
+    at_peak = sum(rows[branch]["seconds"] * rows[branch]["share_of_peak"] for branch in BRANCHES)
+    assert rows["all branches"]["share_of_peak"] == pytest.approx(at_peak / rows["all branches"]["seconds"])
     assert "technical" in capsys.readouterr().out
 
 
@@ -29,6 +32,13 @@ def test_compiled_networks_are_timed(tmp_path):
     rows = {row["part"]: row for row in json.loads(output.read_text())["rows"]}
     for branch in ("technical", "aesthetic", "alignment"):
         assert rows[branch]["oracle_difference"] < 1e-4
+
+
+def test_no_large_products_in_a_dtype_that_is_emulated(monkeypatch):
+    monkeypatch.setattr(benchmark, "EMULATED_SECONDS", 0.0)
+    monkeypatch.setattr(benchmark, "PEAK_SIZES", {"cpu": (32, 10**7)})  # no memory holds the second
+    times, peak = benchmark.seconds_and_peak({"nothing": lambda: None}, torch.device("cpu"), torch.float32, 1)
+    assert set(times) == {"nothing"} and peak > 0
 
 
 def test_flops_are_counted_right():

@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOORS := .venv-floors
+PACKAGES := modeling_aigcvqa training dataset_scripts
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo space small-model test test-slow lint clean
+.PHONY: demo space small-model test test-slow test-floors lint docs drawings clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,7 +25,7 @@ space: $(VENV)/.installed
 
 # Trains the model that ships in the package anew, some hours on two cores.
 small-model: $(VENV)/.installed
-	$(MAKE) -f training/small_model.mk
+	$(MAKE) -f training/pretraining/small_model.mk
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
@@ -31,9 +33,28 @@ test: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m slow
 
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+test-floors:
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --upgrade pip uv
+	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS) --resolution lowest-direct --editable '.[train,demo,test]'
+	$(FLOORS)/bin/python -m pytest -q
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	for package in $(PACKAGES); do \
+		$(BIN)/import-linter drawgraph $$package | diff docs/drawings/$$package.dot - || exit 1; done
+
+# The pictures of rooms and arrows in docs/, from the imports; needs Graphviz.
+drawings: $(VENV)/.installed
+	for package in $(PACKAGES); do \
+		$(BIN)/import-linter drawgraph $$package > docs/drawings/$$package.dot && \
+		dot -Tsvg docs/drawings/$$package.dot -o docs/drawings/$$package.svg || exit 1; done
+
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict --site-dir outputs/site
 
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) $(FLOORS) outputs

@@ -6,6 +6,7 @@ unique as scenes (not only as sentences), so that no two prompts ask for the sam
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -238,22 +239,46 @@ def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def write_prompt(scene: Scene, rng: np.random.Generator) -> str:
+@dataclass(frozen=True)
+class Prompt:
+    """A scene said in English.
+
+    Args:
+        scene: what is asked for.
+        text: the prompt.
+        parts: (start, end, part) of the stretches of the text that say something of the scene; a part is "subject",
+            "colour", "background", "count" or "motion".
+    """
+
+    scene: Scene
+    text: str
+    parts: list[tuple[int, int, str]]
+
+
+def write_prompt(scene: Scene, rng: np.random.Generator) -> Prompt:
     """Say a scene in English; wording varies with `rng`, the content does not."""
     subject = SUBJECTS[scene.subject]
     noun = (subject.singular if scene.count == 1 else subject.plural).replace("{c}", scene.colour)
     noun = noun.replace("{a}", _article(scene.colour))
     quantity = str(rng.choice(_COUNT_WORDS[scene.count])).replace("{a}", _article(noun))
-    sentence = str(rng.choice(_TEMPLATES)).format(
-        who=f"{quantity} {noun}",
-        verb=str(rng.choice(subject.verbs[scene.motion])),
-        where=str(rng.choice(BACKGROUNDS[scene.background].phrases)),
-        be="is" if scene.count == 1 else "are",
-    )
-    return sentence[0].upper() + sentence[1:] + ("." if rng.random() < 0.5 else "")
+    template = str(rng.choice(_TEMPLATES))
+    before, _, after = noun.partition(scene.colour)
+    pieces = {
+        "who": [(quantity, "count"), (" ", None), (before, "subject"), (scene.colour, "colour"), (after, "subject")],
+        "verb": [(str(rng.choice(subject.verbs[scene.motion])), "motion")],
+        "where": [(str(rng.choice(BACKGROUNDS[scene.background].phrases)), "background")],
+        "be": [("is" if scene.count == 1 else "are", None)],
+    }
+    text, parts = "", []
+    for literal, field, _, _ in string.Formatter().parse(template):
+        for words, part in [(literal, None), *pieces.get(field, [])]:
+            if part and words.strip():
+                parts.append((len(text), len(text) + len(words), part))
+            text += words
+    return Prompt(scene, text[0].upper() + text[1:] + ("." if rng.random() < 0.5 else ""), parts)
 
 
-def make_prompts(num_prompts: int, seed: int, unlike: Iterable[Scene] = ()) -> list[tuple[Scene, str]]:
+def make_prompts(num_prompts: int, seed: int, unlike: Iterable[Scene] = ()) -> list[Prompt]:
     """The first `num_prompts` prompts of a seed: a longer list starts with the shorter one.
 
     Categories take turns, so that each has the same share.
@@ -275,5 +300,5 @@ def make_prompts(num_prompts: int, seed: int, unlike: Iterable[Scene] = ()) -> l
                 f"num_prompts={num_prompts} exhausts the grammar at prompt {index}; ask for fewer prompts."
             )
         seen.add(scene)
-        prompts.append((scene, write_prompt(scene, rng)))
+        prompts.append(write_prompt(scene, rng))
     return prompts

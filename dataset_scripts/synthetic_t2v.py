@@ -25,7 +25,7 @@ import numpy as np
 from .synthetic_baselines import LIMIT, baseline_table, markdown_table, write_into_card
 from .synthetic_card import contact_sheet, write_card
 from .synthetic_failures import GENERATORS, Plan, crf_of, make_plan, render
-from .synthetic_prompts import Scene, make_prompts
+from .synthetic_prompts import Prompt, make_prompts
 from .synthetic_raters import DIMENSIONS, make_raters, mean_opinion, quality_of
 from .synthetic_scenes import Assets
 
@@ -38,8 +38,7 @@ class Job:
     """One prompt and what is needed to render it."""
 
     index: int
-    scene: Scene
-    prompt: str
+    prompt: Prompt
 
 
 def encode(frames: np.ndarray, path: Path, crf: int) -> None:
@@ -75,14 +74,15 @@ def make_row(job: Job, name: str, plan: Plan, raters: dict, rng: np.random.Gener
         "file_name": f"clips/{job.index // PROMPTS_PER_FOLDER:03d}/{job.index:05d}-{name}.mp4",
         "id": f"{job.index:05d}-{name}",
         "prompt_id": job.index,
-        "prompt": job.prompt,
+        "prompt": job.prompt.text,
         "mos": round(mean_opinion(quality, raters, rng), 3),
         "generator": name,
-        "category": job.scene.category,
+        "category": job.prompt.scene.category,
     }
     row |= {f"{key}_mos": round(mean_opinion(latents[key], raters, rng), 3) for key in DIMENSIONS}
     row |= {key: round(value, 5) for key, value in latents.items()}
-    return row | {"quality": round(quality, 5), "failures": json.dumps(plan.failures)}
+    row |= {"quality": round(quality, 5), "failures": json.dumps(plan.failures)}
+    return row | {"prompt_parts": json.dumps(job.prompt.parts)}
 
 
 def render_prompt(job: Job, output: str, generators: int, seed: int, size: int) -> list[dict]:
@@ -91,7 +91,7 @@ def render_prompt(job: Job, output: str, generators: int, seed: int, size: int) 
     assets, raters, rows = make_assets(seed, job.index, size), make_raters(seed), []
     for number, generator in enumerate(GENERATORS[:generators]):
         plan_rng, render_rng, rater_rng = clip_streams(seed, job.index, number)
-        plan = make_plan(job.scene, generator, plan_rng)
+        plan = make_plan(job.prompt.scene, generator, plan_rng)
         row = make_row(job, generator.name, plan, raters, rater_rng)
         encode(render(plan, assets, render_rng), Path(output) / row["file_name"], crf_of(plan))
         rows.append(row)
@@ -125,9 +125,8 @@ def make_benchmark(
         unlike_seeds: ask for no scene that the same number of prompts of these seeds asks for.
     """
     check_arguments(output, num_prompts, generators, size)
-    others = {scene for other in unlike_seeds for scene, _ in make_prompts(num_prompts, other)}
-    prompts = make_prompts(num_prompts, seed, others)
-    jobs = [Job(index, scene, prompt) for index, (scene, prompt) in enumerate(prompts)]
+    others = {prompt.scene for other in unlike_seeds for prompt in make_prompts(num_prompts, other)}
+    jobs = [Job(index, prompt) for index, prompt in enumerate(make_prompts(num_prompts, seed, others))]
     train = output / "data" / "train"
     for folder in range((num_prompts - 1) // PROMPTS_PER_FOLDER + 1):
         (train / "clips" / f"{folder:03d}").mkdir(parents=True)

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from modeling_aigcvqa.cli import file_column, read_manifest
-from modeling_aigcvqa.loading import load_pipeline
+from modeling_aigcvqa import load_pipeline
+from modeling_aigcvqa.common.manifests import clip_of, file_column, read_manifest
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 
 MIN_PROMPTS = 2
@@ -28,12 +28,12 @@ MIN_PROMPTS = 2
 
 def read_clips(manifest: Path, generators: list[str]) -> list[dict]:
     """The rows of the two generators, with `video`, the path to open."""
-    rows = list(read_manifest(manifest))
+    rows = read_manifest(manifest)
     for number, row in enumerate(rows, 1):
         missing = [name for name in ("prompt", "generator") if not row.get(name)]
         if missing:
             raise ValueError(f"'{manifest}', row {number}: no {' and no '.join(missing)}.")
-        row["video"] = str(manifest.parent / row[file_column(row)])
+        row["video"] = clip_of(row, manifest)
     known = sorted({row["generator"] for row in rows})
     unknown = [name for name in generators if name not in known]
     if unknown or len(set(generators)) < 2:

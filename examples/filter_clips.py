@@ -16,8 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from modeling_aigcvqa.cli import file_column, read_manifest
-from modeling_aigcvqa.loading import load_pipeline
+from modeling_aigcvqa import load_pipeline
+from modeling_aigcvqa.common.manifests import file_column, read_manifest
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".gif", ".webp")

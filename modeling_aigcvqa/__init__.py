@@ -14,6 +14,7 @@ from .configuration_aigcvqa import (
     AIGCVQAConfig,
     AIGCVQATechnicalConfig,
 )
+from .loading import SHIPPED_FOLDER, load_model, load_pipeline
 from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
 from .pipeline_aigcvqa import AIGCVQAPipeline
 from .processing_aigcvqa import AIGCVQAProcessor
@@ -27,7 +28,8 @@ AutoModel.register(AIGCVQAConfig, AIGCVQAModel, exist_ok=True)
 AutoVideoProcessor.register(AIGCVQAConfig, AIGCVQAVideoProcessor, exist_ok=True)
 AutoProcessor.register(AIGCVQAConfig, AIGCVQAProcessor, exist_ok=True)
 if TASK not in PIPELINE_REGISTRY.supported_tasks:
-    PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=AIGCVQAPipeline, pt_model=AutoModel, type="multimodal")
+    default = {"model": (str(SHIPPED_FOLDER), "main")}  # of `pipeline(TASK)` without a model
+    PIPELINE_REGISTRY.register_pipeline(TASK, AIGCVQAPipeline, pt_model=AutoModel, default=default, type="multimodal")
 
 # What `save_pretrained` writes the code of.
 AIGCVQAConfig.register_for_auto_class()
@@ -47,4 +49,6 @@ __all__ = [
     "AIGCVQAVideoProcessor",
     "VideoReadError",
     "__version__",
+    "load_model",
+    "load_pipeline",
 ]

@@ -184,25 +184,17 @@ class AlignmentBackbone(nn.Module):
         tokens = torch.cat([self.visual_encoder(part) for part in parts]).unflatten(0, frames.shape[:2])
         return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
 
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, H, W), CLIP-normalised -> passages of visual tokens for `encode_text` (B, K, N, vision_hidden_size).
+
+        With the adapter the tokens of all frames are one passage, K = 1; without it every frame is one, K = T.
+        """
+        joined = self.adapter is not None
+        return rearrange(self.encode_frames(frames), "b t n c -> b 1 (t n) c" if joined else "b t n c -> b t n c")
+
     def encode_text(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Position 0 of the text grounded in `tokens` (B, N, C); ids and mask (B, L) -> (B, num_features)."""
         output = self.text_encoder(
             input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=tokens, return_dict=True
         )
         return output.last_hidden_state[:, 0]
-
-    def forward(self, frames: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T, 3, H, W), CLIP-normalised, and prompts (B, L) or (B, P, L) -> (B, K, num_features) or (B, P, K, ...).
-
-        K = 1 with the adapter (the tokens of all frames joined), K = T without it (one text pass a frame).
-        """
-        pattern = "b t n c -> b (t n) c" if self.adapter is not None else "b t n c -> (b t) n c"
-        tokens = rearrange(self.encode_frames(frames), pattern)
-        prompts = input_ids.shape[1:-1]
-        views = len(tokens) // len(input_ids)
-        tokens = tokens.repeat_interleave(prompts.numel(), 0)  # b k p
-        input_ids, attention_mask = (
-            values.repeat_interleave(views, 0).flatten(0, -2) for values in (input_ids, attention_mask)
-        )
-        features = self.encode_text(tokens, input_ids, attention_mask).view(-1, views, *prompts, self.num_features)
-        return features.movedim(1, -2)

@@ -26,30 +26,11 @@ class ChannelsFirstLayerNorm(nn.LayerNorm):
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A depthwise 3D convolution that keeps (B, C, T, H, W); parameters as those of `nn.Conv3d`.
-
-    `as_2d` computes it as one 2D convolution a temporal tap, summed: equal to rounding, for devices whose depthwise
-    kernels are good in 2D alone. `training.benchmark --depthwise_2d` measures whether that pays.
-    """
-
-    as_2d = False
+    """A depthwise 3D convolution that keeps (B, C, T, H, W)."""
 
     def __init__(self, dim: int, kernel_size: Size3D):
         padding = tuple(size // 2 for size in kernel_size)
         super().__init__(dim, dim, tuple(kernel_size), padding=padding, groups=dim)
-
-    def forward(self, features: Tensor) -> Tensor:
-        if not self.as_2d:
-            return super().forward(features)
-        before = self.padding[0]
-        frames = rearrange(F.pad(features, (0, 0, 0, 0, before, before)), "b c t h w -> b t c h w")
-        length = frames.shape[1] - self.kernel_size[0] + 1
-        taps = [
-            F.conv2d(frames[:, tap : tap + length].flatten(0, 1), kernel, padding=self.padding[1:], groups=self.groups)
-            for tap, kernel in enumerate(self.weight.unbind(2))
-        ]
-        summed = torch.stack(taps).sum(0) + self.bias[:, None, None]
-        return rearrange(summed, "(b t) c h w -> b c t h w", t=length)
 
 
 class ConvNeXtBlock3D(GradientCheckpointingLayer):

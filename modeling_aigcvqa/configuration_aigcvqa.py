@@ -5,7 +5,15 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .provenance_aigcvqa import Provenance
+
 BRANCHES = ("technical", "aesthetic", "alignment")
+# What each branch takes in; the processor gives all of it.
+BRANCH_INPUTS = {
+    "technical": ("pixel_values_fragments",),
+    "aesthetic": ("pixel_values_resized",),
+    "alignment": ("pixel_values_resized", "input_ids", "attention_mask"),
+}
 
 
 def _refuse(config: PreTrainedConfig, field: str, why: str) -> None:
@@ -191,7 +199,7 @@ class AIGCVQAConfig(PreTrainedConfig):
         mos_mean, mos_std: mean and standard deviation of the labels on whose scale the scores are. The losses see
             scores and labels in units of `mos_std`, so that eq. 7, whose margin is in points, weighs the same on any
             scale.
-        weights_note: what the weights were trained on, shown beside the scores; None for weights that need no caveat.
+        provenance: where the weights come from, the dict of a `Provenance`; None where nothing is known.
     """
 
     model_type = "aigcvqa"
@@ -207,9 +215,14 @@ class AIGCVQAConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     mos_mean: float | int = 0.0
     mos_std: float | int = 1.0
-    weights_note: str | None = None
+    provenance: dict | None = None
 
     def __post_init__(self, **kwargs):
+        caveat = kwargs.pop("weights_note", None)  # how configs said it before there was `provenance`
+        if caveat and self.provenance is None:
+            self.provenance = {"caveat": caveat}
+        if self.provenance is not None:
+            self.set_provenance(Provenance.from_dict(self.provenance))
         for name, config_class in SUB_CONFIGS.items():
             value = getattr(self, name)
             if value is None or isinstance(value, dict):
@@ -230,6 +243,46 @@ class AIGCVQAConfig(PreTrainedConfig):
         _check_positive(self, "initializer_range", "mos_std")
         if self.alignment_num_frames is not None:
             _check_positive(self, "alignment_num_frames")
+
+    def get_provenance(self) -> Provenance:
+        """Where the weights come from."""
+        return Provenance.from_dict(self.provenance)
+
+    def set_provenance(self, provenance: Provenance) -> None:
+        self.provenance = provenance.to_dict() if provenance.known else None
+
+    @property
+    def parts(self) -> dict[str, PreTrainedConfig]:
+        """The sub-config of every branch that is built."""
+        return {branch: getattr(self, f"{branch}_config") for branch in self.branches}
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the model's inputs that its branches take."""
+        return list(dict.fromkeys(name for branch in self.branches for name in BRANCH_INPUTS[branch]))
+
+    def rescale(self, mean: float, std: float) -> None:
+        """Move the scores to the scale of labels with another mean and deviation.
+
+        Their sum keeps its place in deviations; every branch carries an equal part of the mean.
+        """
+        ratio = std / self.mos_std
+        for part in self.parts.values():
+            part.score_scale *= ratio
+            part.score_shift = (part.score_shift - self.mos_mean / len(self.parts)) * ratio + mean / len(self.parts)
+        self.mos_mean, self.mos_std = mean, std
+
+    @property
+    def weights_note(self) -> str | None:
+        """What is to be said beside the scores: of the weights, and of the scale; None where there is nothing."""
+        provenance = self.get_provenance()
+        scale = None
+        if any(run.labels for run in provenance.runs):
+            scale = (
+                f"Quality is on the scale of the training labels, whose mean is {self.mos_mean:.4g} and deviation "
+                f"{self.mos_std:.4g}."
+            )
+        return " ".join(filter(None, (provenance.note(self.branches), scale))) or None
 
     @classmethod
     def small(cls, **overrides: Any) -> "AIGCVQAConfig":

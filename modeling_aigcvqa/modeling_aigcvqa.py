@@ -9,21 +9,19 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import ModelOutput
 
 from .alignment_aigcvqa import AlignmentBackbone, RewardHead
 from .backbone_convnext3d import ConvNeXt3D, ConvNeXtBlock3D
 from .backbone_swin3d import SwinTransformer3D, WindowAttention3D
-from .configuration_aigcvqa import AIGCVQAConfig
+from .configuration_aigcvqa import BRANCH_INPUTS, AIGCVQAConfig
 from .loss_aigcvqa import quality_loss
 
 # The pipeline is imported so that it travels with the model: `save_pretrained` copies this file's relative imports,
 # also when the model itself was loaded from such a copy.
 from .pipeline_aigcvqa import AIGCVQAPipeline  # noqa: F401
 from .protocols_aigcvqa import sample_frame_indices
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass
@@ -171,13 +169,14 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         """
         outputs = AIGCVQAOutput()
         if "technical" in self.config.branches:
-            outputs.technical_map = self._score_map("technical", pixel_values_fragments)
+            outputs.technical_map = self.score_map("technical", pixel_values_fragments)
             outputs.technical_score = outputs.technical_map.mean((1, 2, 3))
         if "aesthetic" in self.config.branches:
-            outputs.aesthetic_map = self._score_map("aesthetic", pixel_values_resized)
+            outputs.aesthetic_map = self.score_map("aesthetic", pixel_values_resized)
             outputs.aesthetic_score = outputs.aesthetic_map.mean((1, 2, 3))
         if "alignment" in self.config.branches:
-            outputs.alignment_score = self._score_alignment(pixel_values_resized, input_ids, attention_mask)
+            video_tokens = self.encode_video(pixel_values_resized)
+            outputs.alignment_score = self.score_prompts(video_tokens, input_ids, attention_mask)
         scores = [getattr(outputs, f"{branch}_score") for branch in self.config.branches]
         if scores[-1].ndim == 2:  # several prompts: what does not depend on the prompt counts with each
             scores = [score.reshape(len(score), -1) for score in scores]
@@ -186,9 +185,17 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             outputs.loss = self._loss(scores, outputs.quality_score, mos)
         return outputs if return_dict in (None, True) else outputs.to_tuple()
 
-    def _score_map(self, branch: str, pixel_values: Tensor | None) -> Tensor:
-        """(B, clips, T, 3, H, W) -> the branch's map (B, clips T/2, H/32, W/32)."""
-        name = {"technical": "pixel_values_fragments", "aesthetic": "pixel_values_resized"}[branch]
+    def score_map(self, branch: str, pixel_values: Tensor) -> Tensor:
+        """The technical or the aesthetic branch's scores by place; their mean is the branch's score.
+
+        Args:
+            branch: "technical" or "aesthetic".
+            pixel_values: its view, (B, T, 3, H, W) or (B, clips, T, 3, H, W), as `forward` takes it.
+
+        Returns:
+            (B, clips T/2, H/32, W/32), float32.
+        """
+        (name,) = BRANCH_INPUTS[branch]
         pixel_values = self._check_video(branch, name, pixel_values)
         clips = rearrange(pixel_values.to(self.dtype), "b k t c h w -> (b k) c t h w")
         score_map = _in_float32(getattr(self, f"{branch}_head"), getattr(self, f"{branch}_backbone")(clips))
@@ -196,26 +203,46 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         score_map = part.score_scale * score_map + part.score_shift
         return rearrange(score_map, "(b k) t h w -> b (k t) h w", k=pixel_values.shape[1])
 
-    def _score_alignment(
-        self, pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None
-    ) -> Tensor:
-        """(B, clips, T, 3, H, W) and (B, L) or (B, P, L) -> (B,) or (B, P).
+    def encode_video(self, pixel_values_resized: Tensor) -> Tensor:
+        """The visual tokens that `score_prompts` reads prompts against: once per clip, for any number of prompts.
 
-        The mean over the clips and, without adapter, over the frames.
+        Args:
+            pixel_values_resized: (B, T, 3, H, W) or (B, clips, T, 3, H, W), as `forward` takes it.
+
+        Returns:
+            (B, V, N, C). Each of the V passages of N tokens is read by itself and the scores are averaged: with the
+            adapter the tokens of all frames are one passage per clip, without it every frame is one.
         """
-        pixel_values = self._check_video("alignment", "pixel_values_resized", pixel_values)
-        part = self.config.alignment_config
-        if pixel_values.shape[-2:] != (part.image_size, part.image_size):
+        pixel_values = self._check_video("alignment", "pixel_values_resized", pixel_values_resized)
+        size = self.config.alignment_config.image_size
+        if pixel_values.shape[-2:] != (size, size):
             raise ValueError(
                 f"pixel_values_resized has frames of {tuple(pixel_values.shape[-2:])}; the alignment branch takes "
-                f"{part.image_size} x {part.image_size}. Set the processor's size to that."
+                f"{size} x {size}. Set the processor's size to that."
             )
+        clips, num_frames = pixel_values.shape[1:3]
+        if (self.config.alignment_num_frames or num_frames) < num_frames:
+            pixel_values = pixel_values[:, :, sample_frame_indices(num_frames, self.config.alignment_num_frames)]
+        frames = imagenet_to_clip(pixel_values.flatten(0, 1)).to(self.dtype)
+        return rearrange(self.alignment_backbone.encode_video(frames), "(b k) v n c -> b (k v) n c", k=clips)
+
+    def score_prompts(self, video_tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Alignment scores of clips against prompts.
+
+        Args:
+            video_tokens: (B, V, N, C) of `encode_video`.
+            input_ids, attention_mask: one prompt per clip (B, L), or several (B, P, L). No mask: every token counts.
+
+        Returns:
+            (B,) or (B, P), float32.
+        """
+        part = self.config.alignment_config
         if input_ids is None:
             raise ValueError("the alignment branch needs input_ids; pass the prompt to the processor as text=...")
-        if input_ids.ndim not in (2, 3) or input_ids.shape[0] != pixel_values.shape[0]:
+        if input_ids.ndim not in (2, 3) or input_ids.shape[0] != video_tokens.shape[0]:
             raise ValueError(
                 f"input_ids must be (B, L), one prompt a clip, or (B, P, L) (got {tuple(input_ids.shape)} for "
-                f"{pixel_values.shape[0]} clips)."
+                f"{video_tokens.shape[0]} clips)."
             )
         if input_ids.shape[-1] > part.max_position_embeddings:
             raise ValueError(
@@ -224,13 +251,11 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        clips, num_frames = pixel_values.shape[1:3]
-        if (self.config.alignment_num_frames or num_frames) < num_frames:
-            pixel_values = pixel_values[:, :, sample_frame_indices(num_frames, self.config.alignment_num_frames)]
-        frames = imagenet_to_clip(pixel_values.flatten(0, 1)).to(self.dtype)
-        prompts = (values.repeat_interleave(clips, 0) for values in (input_ids, attention_mask))
-        scores = _in_float32(self.alignment_head, self.alignment_backbone(frames, *prompts))[..., 0]
-        scores = scores.mean(-1).view(-1, clips, *input_ids.shape[1:-1]).mean(1)
+        passages, prompts = video_tokens.shape[1], input_ids.shape[1:-1]
+        tokens = video_tokens.flatten(0, 1).repeat_interleave(prompts.numel(), 0)
+        ids, mask = (values.repeat_interleave(passages, 0).flatten(0, -2) for values in (input_ids, attention_mask))
+        features = self.alignment_backbone.encode_text(tokens, ids, mask)
+        scores = _in_float32(self.alignment_head, features)[..., 0].view(-1, passages, *prompts).mean(1)
         return part.score_scale * scores + part.score_shift
 
     def _check_video(self, branch: str, name: str, pixel_values: Tensor | None) -> Tensor:
@@ -252,8 +277,9 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
 
 def imagenet_to_clip(pixel_values: Tensor) -> Tensor:
     """ImageNet-normalised frames (..., 3, H, W) as CLIP-normalised ones, float32."""
-    scale = [std / clip_std for std, clip_std in zip(IMAGENET_STD, CLIP_STD)]
-    shift = [(mean - clip_mean) / clip_std for mean, clip_mean, clip_std in zip(IMAGENET_MEAN, CLIP_MEAN, CLIP_STD)]
+    statistics = list(zip(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    scale = [std / clip_std for _, std, _, clip_std in statistics]
+    shift = [(mean - clip_mean) / clip_std for mean, _, clip_mean, clip_std in statistics]
     pixel_values = pixel_values.float()
     return pixel_values * pixel_values.new_tensor(scale)[:, None, None] + pixel_values.new_tensor(shift)[:, None, None]
 

@@ -8,8 +8,11 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .limits_aigcvqa import ClipLimits, checked_clip
+
 SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
 ON_ERROR = ("raise", "return")
+VIEW = "pixel_values_"  # how the names of the model's views begin
 
 
 class AIGCVQAPipeline(Pipeline):
@@ -23,6 +26,8 @@ class AIGCVQAPipeline(Pipeline):
         batch_size, num_workers: as in every pipeline.
         on_error: "raise" (default), or "return" for `{"error": message}` in the place of an item that cannot be read;
             the items beside it in the batch are scored as ever.
+        limits: fields of `ClipLimits` for clips of strangers: videos are then bytes or addresses of listed hosts, paths
+            are refused, and a clip above a limit is an error before it is decoded.
         num_frames, fragment_sampling, seed, max_length, ...: options of the processor.
     """
 
@@ -32,12 +37,16 @@ class AIGCVQAPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
 
-    def _sanitize_parameters(self, on_error: str | None = None, **processor_options: Any):
+    def _sanitize_parameters(
+        self, on_error: str | None = None, limits: dict[str, Any] | None = None, **processor_options: Any
+    ):
         preprocess: dict[str, Any] = {}
         if on_error is not None:
             if on_error not in ON_ERROR:
                 raise ValueError(f"on_error={on_error!r}: expected one of {list(ON_ERROR)}.")
             preprocess["on_error"] = on_error
+        if limits is not None:
+            preprocess["limits"] = ClipLimits(**limits)
         if processor_options:
             preprocess["processor_options"] = processor_options
         return preprocess, {}, {}
@@ -69,7 +78,13 @@ class AIGCVQAPipeline(Pipeline):
         for batch in loader:
             yield from self.postprocess(self.forward(batch))
 
-    def preprocess(self, item: dict, on_error: str = "raise", processor_options: dict | None = None) -> dict:
+    def preprocess(
+        self,
+        item: dict,
+        on_error: str = "raise",
+        limits: ClipLimits | None = None,
+        processor_options: dict | None = None,
+    ) -> dict:
         """`{"video", "prompt"}` -> the model's inputs for one clip, or `{"error"}`."""
         try:
             if not isinstance(item, dict) or "video" not in item:
@@ -77,11 +92,18 @@ class AIGCVQAPipeline(Pipeline):
             prompt = item.get("prompt")
             if prompt is None and self.processor.requires_prompt:
                 raise ValueError(f'the item has no "prompt", which the alignment branch needs (got {_describe(item)}).')
-            return dict(self.processor(videos=[item["video"]], text=prompt, **(processor_options or {})))
+            video = item["video"] if limits is None else checked_clip(item["video"], limits)
+            options = {"views": self._views, **(processor_options or {})}
+            return dict(self.processor(videos=[video], text=prompt, **options))
         except (ValueError, TypeError, OSError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
+
+    @property
+    def _views(self) -> list[str]:
+        """The views that the model's branches see: no other one is computed."""
+        return [name.removeprefix(VIEW) for name in self.model.config.inputs if name.startswith(VIEW)]
 
     def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
         """As the base class's, but a GPU's copies do not hold up the process that launches its work."""
@@ -95,7 +117,8 @@ class AIGCVQAPipeline(Pipeline):
         by_shape: dict[tuple, list[int]] = {}
         for index, item in enumerate(batch):
             if "error" not in item:
-                by_shape.setdefault(tuple(item["pixel_values_fragments"].shape), []).append(index)
+                shapes = tuple(tuple(item[name].shape) for name in sorted(item) if name.startswith(VIEW))
+                by_shape.setdefault(shapes, []).append(index)
         for indices in by_shape.values():
             outputs = self.model(**_collate([batch[index] for index in indices]))
             for row, index in enumerate(indices):

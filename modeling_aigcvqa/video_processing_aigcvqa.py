@@ -1,5 +1,6 @@
 """From a video to the two views of AIGC-VQA: fragments for the technical branch, resized frames for the other two."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -11,7 +12,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvF
 from transformers import BatchFeature
 from transformers.image_processing_utils import get_size_dict
-from transformers.image_utils import PILImageResampling, pil_torch_interpolation_mapping
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    PILImageResampling,
+    pil_torch_interpolation_mapping,
+)
 from transformers.processing_utils import Unpack
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
@@ -19,7 +25,7 @@ from transformers.video_utils import VideoMetadata
 from .protocols_aigcvqa import DOVER_SEGMENTS, Protocol, get_protocol, sample_clips, sample_frame_indices
 from .video_reading_aigcvqa import read_video, split_batch
 
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+VIEWS = ("fragments", "resized")
 
 # Allocated, never touched, and freed at once: glibc then keeps freed memory for the next allocation, up to twice this
 # size, instead of giving it back (mallopt(3), M_MMAP_THRESHOLD; it follows blocks of up to 32 MiB). Fresh pages for
@@ -30,6 +36,7 @@ torch.empty(31 * 2**20, dtype=torch.uint8)
 class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     """The options: only what is honoured, so that no other option of the base class passes unnoticed.
 
+    views: what is made of a video: "fragments", "resized" or both (default).
     num_frames: T, spread evenly over each clip.
     size: of the resized view, {"height", "width"} in pixels.
     resample: filter of the resized view, a `PILImageResampling`.
@@ -45,6 +52,7 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     return_tensors: "pt" (default) or "np".
     """
 
+    views: list[str]
     num_frames: int
     size: dict[str, int]
     resample: int
@@ -66,18 +74,19 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
 
     Returns `pixel_values_fragments` (B, T, 3, g s, g s) with g = `fragment_grid`, s = `fragment_size`, and
     `pixel_values_resized` (B, T, 3, `size.height`, `size.width`), both ImageNet-normalised float32; a protocol that
-    takes several clips of a video gives (B, clips, T, 3, h, w). Every option is saved with the model and can be given
-    per call.
+    takes several clips of a video gives (B, clips, T, 3, h, w). `views` leaves one of them out. Every option is saved
+    with the model and can be given per call.
     """
 
     valid_kwargs = AIGCVQAVideoProcessorKwargs
     model_input_names = ["pixel_values_fragments", "pixel_values_resized"]
 
+    views = list(VIEWS)
     num_frames = 16
     size = {"height": 224, "width": 224}
     resample = PILImageResampling.BILINEAR
-    image_mean = IMAGENET_MEAN
-    image_std = IMAGENET_STD
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
     fragment_grid = 7
     fragment_size = 32
     fragment_sampling = "center"
@@ -98,13 +107,17 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         options["size"] = get_size_dict(options["size"], default_to_square=True)
         self._check_options(options)
         protocol = get_protocol(options["protocol"])
-        views, metadata = [], []
+        processed, metadata = [], []
         for video in split_batch(videos):
-            clip_views, clip_metadata = self._process(video, options, protocol)
-            views.append(clip_views)
+            views, clip_metadata = self._process(video, options, protocol)
+            processed.append(views)
             metadata.append(clip_metadata)
-        fragments, resized = (torch.stack(view) if len(view) > 1 else view[0][None] for view in zip(*views))
-        data = {"pixel_values_fragments": fragments, "pixel_values_resized": resized}
+        data = {
+            f"pixel_values_{name}": torch.stack([views[name] for views in processed])
+            if len(processed) > 1
+            else processed[0][name][None]
+            for name in processed[0]
+        }
         features = BatchFeature(data, tensor_type=return_tensors)
         if options["return_metadata"]:
             features["video_metadata"] = metadata
@@ -117,52 +130,66 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     def _check_options(self, options: dict) -> None:
         if options["fragment_sampling"] not in ("center", "random"):
             raise ValueError(f"fragment_sampling={options['fragment_sampling']!r}: expected 'center' or 'random'.")
+        if not options["views"] or not set(options["views"]) <= set(VIEWS):
+            raise ValueError(f"views={options['views']!r}: expected one or both of {list(VIEWS)}.")
         for name in ("num_frames", "fragment_grid", "fragment_size"):
             if options[name] < 1:
                 raise ValueError(f"{name}={options[name]}: expected at least 1.")
         if options["seed"] is not None and options["generator"] is not None:
             raise ValueError(f"seed={options['seed']} and a generator were both given; pass one of them.")
 
-    def _process(self, video: Any, options: dict, protocol: Protocol) -> tuple[tuple[Tensor, Tensor], VideoMetadata]:
-        """One decode of one video -> fragments and resized frames, normalised, and what is known of the video."""
+    def _process(self, video: Any, options: dict, protocol: Protocol) -> tuple[dict[str, Tensor], VideoMetadata]:
+        """One decode of one video -> its views by name, normalised, and what is known of the video."""
         random = options["fragment_sampling"] == "random"
         generator = options["generator"]
         if options["seed"] is not None:
             generator = torch.Generator().manual_seed(options["seed"])
-        samplers = protocol.fragment_clips, protocol.resized_clips
-        noises = [_uniform(generator, DOVER_SEGMENTS).tolist() if random and s != "even" else None for s in samplers]
-        clips: list[list[list[int]]] = []
+        samplers = {"fragments": protocol.fragment_clips, "resized": protocol.resized_clips}
+        noises = {
+            name: _uniform(generator, DOVER_SEGMENTS).tolist() if random and sampler != "even" else None
+            for name, sampler in samplers.items()
+        }
+        clips: dict[str, list[list[int]]] = {}
 
         def choose_frames(total: int) -> list[int]:  # called again where a second decoder takes over
-            clips[:] = [sample_clips(s, total, options["num_frames"], noise) for s, noise in zip(samplers, noises)]
-            if clips[0] == clips[1]:  # one set of frames for both views
-                return clips[0][0]
-            return [index for view in clips for clip in view for index in clip]
+            for name in options["views"]:
+                clips[name] = sample_clips(samplers[name], total, options["num_frames"], noises[name])
+            first, *others = clips.values()
+            chosen = (
+                [first] if all(view == first for view in others) else clips.values()
+            )  # shared, or one after another
+            return [index for view in chosen for clip in view for index in clip]
 
         frames, metadata = read_video(video, choose_frames)
         if options["device"] is not None:
             frames = frames.to(options["device"])
-        fragment_frames = resized_frames = frames
-        if clips[0] != clips[1]:
-            fragment_frames, resized_frames = frames.split([sum(map(len, view)) for view in clips])
-        grid, size = options["fragment_grid"], options["fragment_size"]
-        fragments = []
-        for clip_frames in fragment_frames.chunk(len(clips[0])):
-            noise = _uniform(generator, 2, grid, grid) if random else None
-            fragments.append(sample_fragments(clip_frames, grid, size, noise, protocol.published_cells))
-        resized = resize_frames(resized_frames, options["size"], options["resample"], protocol.crop)
-        fragments = torch.cat(fragments) if len(fragments) > 1 else fragments[0]  # a copy only where there are several
-        views = (normalize(view, options["image_mean"], options["image_std"]) for view in (fragments, resized))
-        return tuple(_split_clips(view, len(view_clips)) for view, view_clips in zip(views, clips)), metadata
+        counts = [sum(map(len, view)) for view in clips.values()]
+        parts = frames.split(counts) if len(frames) == sum(counts) else [frames] * len(clips)
+        views = {}
+        for (name, view_clips), part in zip(clips.items(), parts):
+            if name == "fragments":
+                view = _fragments_of_clips(part.chunk(len(view_clips)), options, protocol, generator)
+            else:
+                view = resize_frames(part, options["size"], options["resample"], protocol.crop)
+            view = normalize(view, options["image_mean"], options["image_std"])
+            views[name] = view if len(view_clips) == 1 else view.unflatten(0, (len(view_clips), -1))
+        return views, metadata
+
+
+def _fragments_of_clips(
+    clips: Sequence[Tensor], options: dict, protocol: Protocol, generator: torch.Generator | None
+) -> Tensor:
+    """Fragments of every clip of one video, one clip after the other: (clips T, 3, h, w)."""
+    grid, size, random = options["fragment_grid"], options["fragment_size"], options["fragment_sampling"] == "random"
+    fragments = []
+    for frames in clips:
+        noise = _uniform(generator, 2, grid, grid) if random else None
+        fragments.append(sample_fragments(frames, grid, size, noise, protocol.published_cells))
+    return torch.cat(fragments) if len(fragments) > 1 else fragments[0]  # a copy only where there are several
 
 
 def _uniform(generator: torch.Generator | None, *shape: int) -> Tensor:
     return torch.rand(*shape, generator=generator, device=generator.device if generator else None)
-
-
-def _split_clips(view: Tensor, clips: int) -> Tensor:
-    """(clips T, 3, h, w) -> (T, 3, h, w) for one clip, (clips, T, 3, h, w) for several."""
-    return view if clips == 1 else view.unflatten(0, (clips, -1))
 
 
 def sample_fragments(

@@ -5,10 +5,8 @@ Videos go through decord (the decord2 distribution), what decord cannot open thr
 never before a fork (decord deadlocks then).
 """
 
-import http.client
 import io
 import re
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
+
+from .downloads_aigcvqa import download
 
 try:
     import decord
@@ -39,7 +39,6 @@ ChooseFrames = Callable[[int], Sequence[int]]
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 IMAGE_SIGNATURES = (b"GIF8", b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 MAX_URL_BYTES = 2 * 1024**3
-URL_TIMEOUT_S = 30.0
 
 
 class VideoReadError(ValueError):
@@ -93,8 +92,7 @@ def read_video(video: Any, choose_frames: ChooseFrames) -> tuple[Tensor, VideoMe
     name = video_name(video)
     if isinstance(video, dict):
         return _read_dict(video, choose_frames)
-    if isinstance(video, str) and re.match(r"https?://", video, re.IGNORECASE):
-        return _read_encoded(io.BytesIO(_download(video)), name, choose_frames)
+    video = fetched(video)
     if isinstance(video, str | Path):
         return _read_path(Path(video), choose_frames)
     if isinstance(video, bytes | bytearray | memoryview):
@@ -142,16 +140,18 @@ def _read_dict(video: dict, choose_frames: ChooseFrames) -> tuple[Tensor, VideoM
     raise VideoReadError(f'a video given as a dict needs "bytes" or "path" (got the keys {sorted(video)}).')
 
 
-def _download(url: str) -> bytes:
-    """The body at `url`, up to `MAX_URL_BYTES`."""
+def fetched(video: Any) -> Any:
+    """The bytes of an http(s) address, so that it is fetched once; anything else as it is.
+
+    Raises:
+        VideoReadError: naming the address.
+    """
+    if not (isinstance(video, str) and re.match(r"https?://", video, re.IGNORECASE)):
+        return video
     try:
-        with urllib.request.urlopen(url, timeout=URL_TIMEOUT_S) as response:
-            body = response.read(MAX_URL_BYTES + 1)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise VideoReadError(f"{url!r} could not be fetched ({error}); check the address and the network.") from error
-    if len(body) > MAX_URL_BYTES:
-        raise VideoReadError(f"{url!r} holds more than {MAX_URL_BYTES} bytes; pass a shorter clip.")
-    return body
+        return download(video, MAX_URL_BYTES)
+    except ValueError as error:
+        raise VideoReadError(str(error)) from error
 
 
 def _read_path(path: Path, choose_frames: ChooseFrames) -> tuple[Tensor, VideoMetadata]:
@@ -187,7 +187,7 @@ def _read_encoded(source: Path | io.BytesIO, name: str, choose_frames: ChooseFra
         raise VideoReadError(f"{name} cannot be opened ({error.strerror or error}).") from error
     if not head:
         raise VideoReadError(f"{name} is empty (0 bytes); write or download the clip again.")
-    if head.startswith(IMAGE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+    if is_image(head):
         return _read_pillow(source, name, choose_frames)
     reasons = []
     for decoder, read in (("decord", _read_decord), ("PyAV", _read_av)):
@@ -203,6 +203,11 @@ def _read_encoded(source: Path | io.BytesIO, name: str, choose_frames: ChooseFra
         f"{name} cannot be decoded as a video ({'; '.join(reasons)}); it may be truncated, damaged, without a video "
         "stream or no video at all. Write or download it again, or convert it to H.264 mp4."
     )
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with these 12 bytes is an image or an animated image."""
+    return head.startswith(IMAGE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def _head(path: Path) -> bytes:

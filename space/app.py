@@ -20,12 +20,14 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
-from clips import CLIP_SUFFIXES, LIMITS, check_clip, check_prompt, clip_name, gather_clips, read_table
+from clips import CLIP_LIMITS, CLIP_SUFFIXES, LIMITS, check_prompt, check_upload, clip_name, gather_clips, read_table
 
+from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
 from modeling_aigcvqa.explain import Explanation, explain
-from modeling_aigcvqa.explain_report import note_html, scores_html, short_name, stylesheet, words_html, write_report
-from modeling_aigcvqa.loading import SHIPPED, load_pipeline
-from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
+from modeling_aigcvqa.explain.page import note_html, scores_html, short_name, stylesheet, words_html
+from modeling_aigcvqa.explain.report import write_report
+from modeling_aigcvqa.loading import SHIPPED
+from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 
 HERE = Path(__file__).parent
 RUNS = Path(tempfile.gettempdir()) / "aigcvqa-space"
@@ -35,6 +37,7 @@ EXAMPLES = [
     ["dancers_warped.mp4", "In a sandy desert, three dancers in blue tutus are standing still"],
     ["not_the_prompt.mp4", "A video of two green hot-air balloons drifting to the left on a beach by the sea."],
 ]
+MEGABYTES = CLIP_LIMITS.max_bytes // 2**20
 TABLE_COLUMNS = ("file", "prompt")
 TEXT_COLUMNS = ("score", *TABLE_COLUMNS)
 INTRO = """
@@ -42,7 +45,7 @@ INTRO = """
 Scores an AI-generated video against its prompt, and shows **where**, **when** and by **which word** it breaks.
 """
 ABOUT = f"""
-Higher is better, and only scores of one model compare. At most {LIMITS.megabytes} MB, {LIMITS.seconds:.0f} s and
+Higher is better, and only scores of one model compare. At most {MEGABYTES} MB, {CLIP_LIMITS.max_seconds:.0f} s and
 1920 x 1088 pixels a clip; {LIMITS.rows} rows a table. Uploads are deleted after an hour.
 """
 STYLE = """
@@ -111,7 +114,7 @@ def without_folders(message: str) -> str:
 
 
 def explain_upload(file: str | None, prompt: str | None, progress: gr.Progress) -> tuple[Explanation, dict[str, Path]]:
-    path, prompt = check_clip(file), check_prompt(prompt)
+    path, prompt = check_upload(file), check_prompt(prompt)
     progress(0, desc="scoring")
     explanation = explain(
         scorer(), str(path), prompt, progress=lambda done, total: progress((done, total), desc="scoring windows")
@@ -203,7 +206,7 @@ def score_row(row: dict[str, str], clips: dict[str, Path]) -> dict:
         path = clips.get(clip_name(row["file"] or ""))
         if path is None:
             raise ValueError(f"'{row['file']}' was not uploaded.")
-        return scorer()({"video": str(check_clip(str(path))), "prompt": check_prompt(row["prompt"])})
+        return scorer()({"video": str(check_upload(str(path))), "prompt": check_prompt(row["prompt"])})
     except (ValueError, TypeError, OSError) as error:
         return {"error": without_folders(str(error))}
 
@@ -294,7 +297,7 @@ def main() -> None:
     # One clip at a time: the model takes all cores. A longer queue than 20 would wait for minutes.
     page = build().queue(default_concurrency_limit=1, max_size=20)
     page.launch(
-        max_file_size=f"{LIMITS.megabytes}mb",
+        max_file_size=f"{MEGABYTES}mb",
         theme=theme(),
         css=stylesheet() + STYLE,
         footer_links=[],

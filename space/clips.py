@@ -7,26 +7,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 from gradio_client.utils import strip_invalid_filename_characters
-from PIL import Image, UnidentifiedImageError
+
+from modeling_aigcvqa.limits_aigcvqa import ClipLimits, check_clip
 
 CLIP_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi", ".webp")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Largest values: a file in MiB, a clip in seconds, frames and pixels a frame, a prompt in characters, rows."""
+class PageLimits:
+    """Largest values beside those of a clip: a prompt in characters, a table in rows."""
 
-    megabytes: int = 50
-    seconds: float = 60.0
-    frames: int = 1800
-    pixels: int = 1920 * 1088
     prompt: int = 1000
     rows: int = 30
 
 
-LIMITS = Limits()
+LIMITS = PageLimits()
+CLIP_LIMITS = ClipLimits(max_bytes=50 * 2**20, max_pixels=1920 * 1088, max_frames=1800, max_seconds=60)
 
 
 def check_prompt(prompt: str | None) -> str:
@@ -39,51 +36,16 @@ def check_prompt(prompt: str | None) -> str:
     return prompt
 
 
-def check_clip(file: str | None) -> Path:
-    """The path of an uploaded clip that is within the limits, judged by its header.
+def check_upload(file: str | None) -> Path:
+    """The path of an uploaded clip that is within the limits.
 
     Raises:
         ValueError: naming the file and the limit, or that it is no video.
     """
     if not file:
         raise ValueError("Choose a video first.")
-    path = Path(file)
-    megabytes = path.stat().st_size / 2**20
-    if megabytes > LIMITS.megabytes:
-        raise ValueError(f"'{path.name}' has {megabytes:.0f} MB; the limit is {LIMITS.megabytes} MB.")
-    width, height, frames, seconds = _read_header(path)
-    if not width or not height:
-        raise ValueError(f"'{path.name}' is damaged: it does not say how large its frames are.")
-    if width * height > LIMITS.pixels:
-        raise ValueError(f"'{path.name}' is {width} x {height}; the limit is 1920 x 1088. Make it smaller.")
-    if seconds > LIMITS.seconds:
-        raise ValueError(f"'{path.name}' is {seconds:.0f} s long; the limit is {LIMITS.seconds:.0f} s. Cut it.")
-    if frames > LIMITS.frames:
-        raise ValueError(f"'{path.name}' has {frames} frames; the limit is {LIMITS.frames}. Cut it.")
-    return path
-
-
-def _read_header(path: Path) -> tuple[int, int, int, float]:
-    """Width, height, number of frames and seconds, as the file declares them; 0 where it does not."""
-    try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            return *image.size, frames, frames * image.info.get("duration", 0) / 1000
-    except UnidentifiedImageError:
-        pass
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"'{path.name}' cannot be read as an animated image ({error}).") from error
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"'{path.name}' has no video stream.")
-            stream = container.streams.video[0]
-            seconds = (container.duration or 0) / av.time_base
-            return stream.width, stream.height, stream.frames, seconds
-    except av.FFmpegError as error:
-        raise ValueError(
-            f"'{path.name}' is damaged or no video ({error.strerror}). Upload an mp4, a GIF or another common video."
-        ) from error
+    check_clip(Path(file), CLIP_LIMITS)
+    return Path(file)
 
 
 def read_table(file: str | None) -> list[dict[str, str]]:
@@ -132,14 +94,14 @@ def gather_clips(files: Iterable[str] | None, folder: Path) -> dict[str, Path]:
 
 
 def _unpack(archive: Path, folder: Path) -> dict[str, Path]:
-    clips, left = {}, LIMITS.megabytes * LIMITS.rows * 2**20
+    clips, left = {}, CLIP_LIMITS.max_bytes * LIMITS.rows
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if member.filename.lower().endswith(CLIP_SUFFIXES)]
             for member in members[: 2 * LIMITS.rows]:
                 target = folder / clip_name(member.filename)
                 with opened.open(member) as source:
-                    content = source.read(LIMITS.megabytes * 2**20 + 1)  # what is declared may be a lie
+                    content = source.read(CLIP_LIMITS.max_bytes + 1)  # what is declared may be a lie
                 left -= len(content)
                 if left < 0:
                     raise ValueError(f"'{archive.name}' holds more than this page takes; upload fewer clips.")

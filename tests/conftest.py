@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+import threading
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_aigcvqa.presets import default_processor, save_model_folder, untrained_model
+from modeling_aigcvqa.common.presets import default_processor, save_model_folder, untrained_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"  # real clips and reference numbers, beside the checkout where they are at hand
@@ -77,3 +79,35 @@ def batch(processor, clip):
     """Two clips with prompts of different lengths, as the model takes them."""
     other = moving_gradient(16, 240, 240)[:, ::-1].copy()
     return processor(videos=[clip, other], text=["a moving gradient", "a much longer prompt about colours that drift"])
+
+
+@pytest.fixture
+def serve():
+    """Start a bounded HTTP server on 127.0.0.1 with a function for GET and one for POST; gives its address."""
+    servers = []
+
+    def start(answer):
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, headers, content = answer(self.path, body)
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server.server_port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

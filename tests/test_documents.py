@@ -21,7 +21,7 @@ from PIL import Image
 from dataset_scripts import synthetic_t2v
 from modeling_aigcvqa import AIGCVQAPipeline
 from tests.conftest import REPOSITORY, moving_gradient, write_video
-from training.hub_card import Facts, make_card
+from training.publishing.card import Facts, make_card
 
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 MARKED: dict[str, list[str]] = {"README.md": [], "model_card.md": []}  # first lines of the blocks that are not run
@@ -203,7 +203,7 @@ def parse_and_stop():
         ("aigcvqa init --preset huge --output x", "parser refuses"),
         ("aigcvqa init", "parser refuses"),
         ("aigcvqa score missing.mp4 --prompt x", "exit status 1"),
-        ("python -m training.benchmark --modle full", "unknown arguments"),
+        ("python -m training.benchmarks.scoring --modle full", "unknown arguments"),
         ("accelerate launch training/stage3.py --data D --output O --epoch 3 --epohcs 3", "unknown arguments"),
         ("accelerate launch training/stage3.py --data D", "parser refuses"),
         ("curl https://example.org", "not known"),

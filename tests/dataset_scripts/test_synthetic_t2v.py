@@ -44,12 +44,12 @@ COLUMNS = {
     "aesthetic_mos",
     "alignment_mos",
 }
-COLUMNS |= {"technical", "aesthetic", "alignment", "quality", "failures", "prompt_id"}
+COLUMNS |= {"technical", "aesthetic", "alignment", "quality", "failures", "prompt_id", "prompt_parts"}
 
 
 def hash_frames(prompt: int, generator: int, seed: int = 3, size: int = SIZE) -> str:
     """Hash of a clip's frames before encoding, made as the script makes them."""
-    scene, _ = make_prompts(prompt + 1, seed)[prompt]
+    scene = make_prompts(prompt + 1, seed)[prompt].scene
     plan_rng, render_rng, _ = synthetic_t2v.clip_streams(seed, prompt, generator)
     plan = make_plan(scene, GENERATORS[generator], plan_rng)
     frames = render(plan, synthetic_t2v.make_assets(seed, prompt, size), render_rng)
@@ -148,10 +148,10 @@ def test_another_seed_gives_other_labels(tmp_path):
 
 def test_prompts_are_unique_balanced_and_name_their_scene():
     prompts = make_prompts(1000, 0)
-    assert len({scene for scene, _ in prompts}) == len({prompt for _, prompt in prompts}) == 1000
+    assert len({prompt.scene for prompt in prompts}) == len({prompt.text for prompt in prompts}) == 1000
     assert prompts[:50] == make_prompts(50, 0)
-    assert set(Counter(scene.category for scene, _ in prompts).values()) == {166, 167}
-    for scene, prompt in prompts:
+    assert set(Counter(prompt.scene.category for prompt in prompts).values()) == {166, 167}
+    for scene, prompt in ((prompt.scene, prompt.text) for prompt in prompts):
         assert scene.colour in prompt.lower() and SUBJECTS[scene.subject].category == scene.category
         assert any(phrase in prompt.lower() for phrase in BACKGROUNDS[scene.background].phrases)
         assert any(verb in prompt for verb in SUBJECTS[scene.subject].verbs[scene.motion])
@@ -159,11 +159,11 @@ def test_prompts_are_unique_balanced_and_name_their_scene():
 
 
 def test_a_set_can_keep_clear_of_the_scenes_of_others(tmp_path):
-    benchmark = {scene for scene, _ in make_prompts(1000, 0)}
-    assert benchmark & {scene for scene, _ in make_prompts(1000, 1)}, "by chance some scenes occur in both"
+    benchmark = {prompt.scene for prompt in make_prompts(1000, 0)}
+    assert benchmark & {prompt.scene for prompt in make_prompts(1000, 1)}, "by chance some scenes occur in both"
     others = make_prompts(1000, 1, unlike=benchmark)
-    assert len(others) == 1000 and not benchmark & {scene for scene, _ in others}
-    taken = next(i for i, (scene, _) in enumerate(make_prompts(1000, 1)) if scene in benchmark)
+    assert len(others) == 1000 and not benchmark & {prompt.scene for prompt in others}
+    taken = next(i for i, prompt in enumerate(make_prompts(1000, 1)) if prompt.scene in benchmark)
     assert others[:taken] == make_prompts(taken, 1), "the rest stays as it is"
     plain, unlike = tmp_path / "plain", tmp_path / "unlike"
     synthetic_t2v.make_benchmark(plain, 2, generators=1, seed=1, size=SIZE)
@@ -175,7 +175,7 @@ def test_a_set_can_keep_clear_of_the_scenes_of_others(tmp_path):
 
 def test_every_category_subject_and_failure_appears():
     plans, subjects = [], set()
-    for index, (scene, _) in enumerate(make_prompts(600, 0)):
+    for index, scene in enumerate(prompt.scene for prompt in make_prompts(600, 0)):
         subjects.add(scene.subject)
         for number, generator in enumerate(GENERATORS):
             plans.append((scene, make_plan(scene, generator, synthetic_t2v.clip_streams(0, index, number)[0])))

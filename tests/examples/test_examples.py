@@ -12,7 +12,7 @@ from scipy import stats
 from dataset_scripts.synthetic_t2v import make_benchmark
 from examples import compare_generators, filter_clips, fine_tune
 from modeling_aigcvqa.loading import load_pipeline
-from training import evaluation, stage3
+from training import evaluate, stage3
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_fine_tune(ratings, model_folder, tmp_path, monkeypatch, capsys):
     """All steps, the training and the evaluation in this process: a process of its own takes seconds to start."""
 
     def run(*command):
-        parts = {"training/stage3.py": stage3.main, "training.evaluate": evaluation.main}
+        parts = {"training/stage3.py": stage3.main, "training.evaluate": evaluate.main}
         place = next(place for place, part in enumerate(command) if part in parts)
         return parts[command[place]](list(command[place + 1 :])) or 0
 

@@ -8,9 +8,8 @@ import sys
 import pytest
 import torch
 
-from modeling_aigcvqa import loading
 from modeling_aigcvqa.cli import main
-from modeling_aigcvqa.loading import load_pipeline
+from modeling_aigcvqa.loading import dtypes, load, load_pipeline
 from tests.conftest import moving_gradient, save_model_folder, write_video
 
 
@@ -130,8 +129,9 @@ def test_a_dtype_that_this_processor_emulates_is_warned_of(ratio, small_model, p
     model = copy.deepcopy(small_model).to(torch.bfloat16)
     folder = str(save_model_folder(model, processor, tmp_path))
     warnings = []
-    monkeypatch.setattr(loading.logger, "warning", warnings.append)
-    monkeypatch.setattr(loading, "_time_against_float32", lambda *_: ratio)
+    for module in (dtypes, load):
+        monkeypatch.setattr(module.logger, "warning", warnings.append)
+    monkeypatch.setattr(dtypes, "time_against_float32", lambda *_: ratio)
     for options in ({}, {"dtype": "bfloat16"}):
         warnings.clear()
         assert load_pipeline(folder, device="cpu", **options).model.dtype == torch.bfloat16
@@ -174,7 +174,7 @@ def no_model(folder, kind):
         (["score", "CLIP", "--prompt", "a", "--batch_size", "0"], "--batch_size 0"),
         (["score", "CLIP", "--prompt", "a", "--model", "EMPTY"], "no config.json"),
         (["score", "CLIP", "--prompt", "a", "--model", "OTHER"], "'bert'"),
-        (["score", "CLIP", "--prompt", "a", "--model", "BROKEN"], "not a JSON"),
+        (["score", "CLIP", "--prompt", "a", "--model", "BROKEN"], "cannot be read as JSON"),
         (["score", "CLIP", "--prompt", "a", "--model", "INVALID"], "mos_std=-1.0: expected a number above 0"),
         (["score", "CLIP", "--prompt", "a", "--model", "CLIP"], "is a file"),
     ],
@@ -189,7 +189,7 @@ def test_wrong_calls_say_what_to_do(clips, tmp_path, arguments, message, capsys,
 
 def test_a_branch_that_the_model_lacks(clips, small_model, tmp_path, capsys):
     from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
-    from modeling_aigcvqa.presets import default_processor, save_model_folder
+    from modeling_aigcvqa.common.presets import default_processor, save_model_folder
 
     config = AIGCVQAConfig.small(branches=["technical"])
     save_model_folder(AIGCVQAModel(config), default_processor(config), tmp_path / "model")

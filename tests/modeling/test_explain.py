@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAPipeline, VideoReadError
-from modeling_aigcvqa import explain as explain_module
 from modeling_aigcvqa.cli import main
+from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.explain import Windows, explain, weakest_places
-from modeling_aigcvqa.explain_report import OverlayPainter, draw_timeline, tint, words_html, write_overlay, write_report
-from modeling_aigcvqa.explain_words import FUNCTION_WORDS, score_prompts, without_word, word_scores, word_spans
-from modeling_aigcvqa.presets import UNTRAINED_NOTE, default_processor
+from modeling_aigcvqa.explain import windows as windows_module
+from modeling_aigcvqa.explain.drawing import OverlayPainter, draw_timeline, tint, write_overlay
+from modeling_aigcvqa.explain.page import words_html
+from modeling_aigcvqa.explain.report import write_report
+from modeling_aigcvqa.explain.windows import MAX_WINDOWS, overlap_add, slices_of_frames
+from modeling_aigcvqa.explain.words import FUNCTION_WORDS, score_prompts, without_word, word_scores, word_spans
 from tests.conftest import moving_gradient
 
 PROMPT = "a red gradient moving to the left"
@@ -54,7 +57,7 @@ def test_shapes_and_sums(explanation):
     for branch, values in explanation.maps.items():
         np.testing.assert_allclose(values.mean((1, 2, 3)), explanation.window_scores[f"{branch}_score"], atol=1e-5)
         assert explanation.frame_maps[branch].shape == (20, 7, 7)
-    assert explanation.note == UNTRAINED_NOTE
+    assert "untrained (random)" in explanation.note
 
 
 def test_one_window_has_the_clips_scores(scorer):
@@ -78,7 +81,7 @@ def test_short_clips(scorer, total):
 @pytest.mark.parametrize("total", [1, 15, 16, 17, 40, 519, 520, 521, 14_400])
 def test_windows_cover_the_clip(total):
     windows = Windows.over(total, 16)
-    assert len(windows.starts) <= explain_module.MAX_WINDOWS
+    assert len(windows.starts) <= MAX_WINDOWS
     assert windows.starts[0] == 0
     assert windows.starts[-1] + windows.length == total
     assert (np.diff(windows.starts) > 0).all()
@@ -91,17 +94,17 @@ def test_triangular_weights_by_hand():
     assert windows.starts.tolist() == [0, 2]
     values = np.repeat([[1.0], [4.0]], 3, axis=1)
     # Weights 1, 2, 1: frame 2 is the last of the first window and the first of the second.
-    assert explain_module._overlap_add(values, windows, "triangular").tolist() == [1, 1, 2.5, 4, 4]
+    assert overlap_add(values, windows, "triangular").tolist() == [1, 1, 2.5, 4, 4]
     windows = Windows.over(4, 3, 3, 1)
     expected = [1, (2 * 1 + 4) / 3, (1 + 2 * 4) / 3, 4]
-    assert explain_module._overlap_add(values, windows, "triangular") == pytest.approx(np.array(expected))
-    assert explain_module._overlap_add(values, windows, "uniform").tolist() == [1, 2.5, 2.5, 4]
+    assert overlap_add(values, windows, "triangular") == pytest.approx(np.array(expected))
+    assert overlap_add(values, windows, "uniform").tolist() == [1, 2.5, 2.5, 4]
 
 
 def test_frames_take_the_places_of_their_samples():
-    slices = explain_module._slices_of_frames(Windows.over(2, 4), 2)  # sampled frames 0 0 1 1, two a place
+    slices = slices_of_frames(Windows.over(2, 4), 2)  # sampled frames 0 0 1 1, two a place
     assert slices.tolist() == [[1, 0], [0, 1]]
-    slices = explain_module._slices_of_frames(Windows.over(1, 4), 2)
+    slices = slices_of_frames(Windows.over(1, 4), 2)
     assert slices.tolist() == [[0.5, 0.5]], "a frame that was sampled for both places takes both"
 
 
@@ -115,17 +118,17 @@ def test_windows_see_their_own_frames(scorer):
 
 
 def test_long_clips_are_decoded_in_parts(scorer, clip, explanation, monkeypatch):
-    read, counts = explain_module.read_video, []
+    read, counts = windows_module.read_video, []
 
     def counting(video, choose_frames):
         frames, metadata = read(video, choose_frames)
         counts.append(len(frames))
         return frames, metadata
 
-    monkeypatch.setattr(explain_module, "read_video", counting)
-    monkeypatch.setattr(explain_module, "READ_BYTES", 17 * 256 * 320 * 3)
+    monkeypatch.setattr(windows_module, "read_video", counting)
+    monkeypatch.setattr(windows_module, "READ_BYTES", 17 * 256 * 320 * 3)
     again = explain(scorer, clip, PROMPT)
-    assert counts == [16, 16, 16]
+    assert counts == [16, 16]
     np.testing.assert_allclose(again.timeline["quality_score"], explanation.timeline["quality_score"], atol=1e-6)
 
 
@@ -216,7 +219,7 @@ def test_a_bad_cell_is_red_and_the_rest_is_the_video(explanation):
     explanation = with_maps(explanation, maps)
     painter = OverlayPainter(explanation)
     frame = np.full((256, 320, 3), 128, np.uint8)
-    left, top = painter._corner(1)
+    left, top = painter.corner(1)
     panel = np.asarray(painter.paint(0, frame)).astype(int)[
         top : top + painter.panel[1], left : left + painter.panel[0]
     ]
@@ -251,7 +254,7 @@ def test_report(explanation, clip, tmp_path):
     paths = write_report(explanation, clip, tmp_path / "new" / "report")
     assert sorted(paths) == ["explanation", "overlay", "report", "timeline"]
     page = paths["report"].read_text(encoding="utf-8")
-    assert UNTRAINED_NOTE in page
+    assert explanation.note in page
     assert "<b>clip" not in page
     assert "data:video/mp4;base64," in page
     assert "data:image/png;base64," in page
@@ -310,7 +313,8 @@ def test_command_line_errors(clip, tmp_path, capsys):
 
 def test_scoring_needs_no_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "modeling_aigcvqa.explain_report")
+    for name in ("drawing", "page", "report"):
+        monkeypatch.delitem(sys.modules, f"modeling_aigcvqa.explain.{name}")
     assert main(["explain", "clip.mp4", "--prompt", "a", "--output", str(tmp_path)]) == 2
     assert "aigcvqa[explain]" in capsys.readouterr().err
 

@@ -3,11 +3,12 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
-from modeling_aigcvqa.modeling_aigcvqa import CLIP_MEAN, CLIP_STD, imagenet_to_clip
-from modeling_aigcvqa.presets import untrained_model
+from modeling_aigcvqa.common.presets import untrained_model
+from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
 
 SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
 
@@ -267,7 +268,7 @@ def test_imagenet_to_clip():
     normalised = (frames - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
         :, None, None
     ]
-    expected = (frames - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
+    expected = (frames - torch.tensor(OPENAI_CLIP_MEAN)[:, None, None]) / torch.tensor(OPENAI_CLIP_STD)[:, None, None]
     torch.testing.assert_close(imagenet_to_clip(normalised), expected, atol=1e-5, rtol=1e-5)
 
 

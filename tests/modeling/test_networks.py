@@ -10,7 +10,7 @@ from modeling_aigcvqa.backbone_convnext3d import ConvNeXt3D, DepthwiseConv3d
 from modeling_aigcvqa.backbone_swin3d import SwinTransformer3D, fragment_gate
 from modeling_aigcvqa.fused_linear_aigcvqa import FusedMlp
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
-from training import oracle
+from training.benchmarks import oracle
 
 TECHNICAL = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "fragment_bias": [True, False]}
 AESTHETIC = {"hidden_sizes": [8, 12], "depths": [3, 2]}
@@ -143,6 +143,12 @@ def test_an_mlp_scores_alike_with_either_kernel_and_in_parts(kernel, monkeypatch
     assert len(hidden_bytes) == 1, "training takes all rows at once"
 
 
+def read_together(network, clip, input_ids, attention_mask):
+    """Features (B, K, C) of prompts read against each of a clip's K passages of tokens."""
+    passages = network.encode_video(clip).unbind(1)
+    return torch.stack([network.encode_text(tokens, input_ids, attention_mask) for tokens in passages], 1)
+
+
 @pytest.mark.parametrize("tokens", [2, 7, 8, 12])  # a head has 8 channels: below that, no keys and values are computed
 def test_scoring_grounds_prompts_as_training_does(tokens):
     """Both attend to the frames in ways of their own; and scoring takes the frames in several chunks."""
@@ -151,13 +157,15 @@ def test_scoring_grounds_prompts_as_training_does(tokens):
     input_ids = torch.arange(1, 2 * tokens + 1).view(2, tokens)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 1:] = 0
-    trained = network(clip, input_ids, attention_mask)
+    trained = read_together(network, clip, input_ids, attention_mask)
     assert trained.requires_grad
     layer = network.text_encoder.encoder.layer[0].crossattention.self
     hidden, visual = torch.randn(2, tokens, 24), torch.randn(2, 30, 32)
     context, attention = layer(hidden, encoder_hidden_states=visual)
     with torch.no_grad():
-        torch.testing.assert_close(network(clip, input_ids, attention_mask), trained, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            read_together(network, clip, input_ids, attention_mask), trained, atol=1e-4, rtol=1e-4
+        )
         scored_context, scored_attention = layer(hidden, encoder_hidden_states=visual)
     torch.testing.assert_close(scored_context, context, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scored_attention, attention, atol=1e-5, rtol=1e-4)
@@ -174,6 +182,6 @@ def test_alignment(adapter, frames):
     attention_mask = (input_ids != 0).long()
     with torch.no_grad():
         expected = oracle.alignment_backbone(network.state_dict(), clip, input_ids, attention_mask, config)
-        output = network(clip, input_ids, attention_mask)
+        output = read_together(network, clip, input_ids, attention_mask)
     assert output.shape == (2, 1 if adapter else frames, 24)
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)

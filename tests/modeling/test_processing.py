@@ -3,7 +3,7 @@ import torch
 from transformers.utils import logging
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAProcessor
-from modeling_aigcvqa.presets import default_processor, default_tokenizer
+from modeling_aigcvqa.common.presets import default_processor, default_tokenizer
 from tests.conftest import moving_gradient
 
 CLIP = moving_gradient(4, 224, 224)

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_aigcvqa import AIGCVQAVideoProcessor
 from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_processing_aigcvqa import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     resize_frames,
     sample_fragments,
 )
@@ -145,7 +144,7 @@ def test_every_form_of_a_clip_gives_the_same_views(tmp_path):
 def test_views_are_imagenet_normalised():
     clip = torch.full((2, 224, 224, 3), 51, dtype=torch.uint8)  # 0.2
     views = AIGCVQAVideoProcessor()(clip)
-    expected = (0.2 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    expected = (0.2 - torch.tensor(IMAGENET_DEFAULT_MEAN)) / torch.tensor(IMAGENET_DEFAULT_STD)
     for key in ("pixel_values_fragments", "pixel_values_resized"):
         torch.testing.assert_close(views[key].mean((0, 1, 3, 4)), expected, atol=1e-5, rtol=0)
 

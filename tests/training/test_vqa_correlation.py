@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from training.vqa_correlation import correlations, logistic, resampling
 from training.vqa_correlation import vqa_correlation as vqa
+from training.vqa_correlation.correlations import CORRELATION_NAMES
+from training.vqa_correlation.logistic import LOGISTIC_DETAILS, LOGISTIC_NAMES
 
 FOLDER = Path(vqa.__file__).parent
 GENERATORS = ["alpha", "beta", "gamma", "delta"]
@@ -92,11 +95,11 @@ def test_sequences_and_tensors_are_taken():
 # ---------------------------------------------------------------------------------------------------------- bootstrap
 
 
-@pytest.mark.parametrize("matrix_limit", [vqa.MAX_CONCORDANCE_SAMPLES, 0])
+@pytest.mark.parametrize("matrix_limit", [correlations.MAX_CONCORDANCE_SAMPLES, 0])
 def test_intervals_equal_scipy_bootstrap(monkeypatch, matrix_limit):
     """Same draws as scipy.stats.bootstrap, so the same percentile interval: both ways to resample KROCC."""
-    monkeypatch.setattr(vqa, "MAX_CONCORDANCE_SAMPLES", matrix_limit)
-    monkeypatch.setattr(vqa, "BLOCK_ELEMENTS", 1000)  # several blocks
+    monkeypatch.setattr(correlations, "MAX_CONCORDANCE_SAMPLES", matrix_limit)
+    monkeypatch.setattr(resampling, "BLOCK_ELEMENTS", 1000)  # several blocks
     scores, mos, *_ = make_clips(40)
     order = np.lexsort((mos, scores))
     scores, mos = scores[order], mos[order]
@@ -110,6 +113,30 @@ def test_intervals_equal_scipy_bootstrap(monkeypatch, matrix_limit):
     rows = np.random.default_rng(3).integers(0, 40, (99, 40))
     rmse = [vqa.correlation_metrics(scores[row], mos[row], logistic=False)["rmse"] for row in rows]
     assert result["intervals"]["rmse"] == pytest.approx(np.quantile(rmse, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("matrix_limit", [correlations.MAX_CONCORDANCE_SAMPLES, 0])
+def test_clusters_are_drawn_together(monkeypatch, matrix_limit):
+    """The same draws of clusters, each metric computed by scipy on the samples of each draw."""
+    monkeypatch.setattr(correlations, "MAX_CONCORDANCE_SAMPLES", matrix_limit)
+    monkeypatch.setattr(resampling, "BLOCK_ELEMENTS", 1000)
+    scores, mos, *_ = make_clips(40)
+    clusters = [f"prompt {index % 7 if index < 30 else 7}" for index in range(40)]  # of different sizes
+    result = vqa.correlation_metrics(scores, mos, num_bootstrap=99, seed=3, clusters=clusters, logistic=False)
+    names, codes = np.unique(clusters, return_inverse=True)
+    expected = []
+    for drawn in np.random.default_rng(3).integers(0, len(names), (99, len(names))):
+        rows = np.concatenate([np.flatnonzero(codes == cluster) for cluster in drawn])
+        expected.append(vqa.correlation_metrics(scores[rows], mos[rows], logistic=False))
+    for name in CORRELATION_NAMES:
+        values = [row[name] for row in expected]
+        assert result["intervals"][name] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-10), name
+    by_sample = vqa.correlation_metrics(scores, mos, num_bootstrap=99, seed=3, logistic=False)["intervals"]
+    assert by_sample["srocc"] != result["intervals"]["srocc"]
+    interval = resampling.mean_interval(scores, clusters, num_bootstrap=99, seed=3)
+    drawn = np.random.default_rng(3).integers(0, len(names), (99, len(names)))
+    means = [np.concatenate([scores[codes == cluster] for cluster in row]).mean() for row in drawn]
+    assert interval == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-12)
 
 
 def test_interval_against_scipy_stats_bootstrap():
@@ -131,7 +158,7 @@ def test_interval_against_scipy_stats_bootstrap():
 def test_intervals_are_ordered_repeatable_and_hold_the_figure():
     scores, mos, *_ = make_clips(150)
     result = vqa.correlation_metrics(scores, mos, num_bootstrap=200, seed=1)
-    assert set(result["intervals"]) == {*vqa.CORRELATION_NAMES, *vqa.LOGISTIC_NAMES}
+    assert set(result["intervals"]) == {*CORRELATION_NAMES, *LOGISTIC_NAMES}
     for name, (low, high) in result["intervals"].items():
         assert low < result[name] < high, name
     assert vqa.correlation_metrics(scores, mos, num_bootstrap=200, seed=1) == result
@@ -189,7 +216,7 @@ def test_fit_is_never_worse_than_a_line(shape):
 
 def test_fit_that_does_not_converge_says_so(monkeypatch):
     x = np.random.default_rng(0).normal(size=50)
-    monkeypatch.setattr(vqa, "MAX_FIT_EVALUATIONS", 3)
+    monkeypatch.setattr(logistic, "MAX_FIT_EVALUATIONS", 3)
     result = vqa.correlation_metrics(x, np.exp(x), num_bootstrap=5)
     assert result["logistic_converged"] is False
     assert np.isfinite(result["plcc_logistic"])
@@ -198,7 +225,7 @@ def test_fit_that_does_not_converge_says_so(monkeypatch):
 
 def test_no_fit_gives_nulls():
     result = vqa.correlation_metrics([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0], num_bootstrap=10)
-    assert [result[name] for name in (*vqa.LOGISTIC_NAMES, *vqa.LOGISTIC_DETAILS)] == [None] * 4
+    assert [result[name] for name in (*LOGISTIC_NAMES, *LOGISTIC_DETAILS)] == [None] * 4
     assert result["intervals"]["rmse_logistic"] is None
     assert "rmse_logistic" not in vqa.correlation_metrics(*make_clips()[:2], logistic=False)
 
@@ -232,7 +259,7 @@ def test_small_constant_and_absent_groups():
     for name, size in (("flat", 3), ("two", 2)):
         group = report["per_generator"][name]
         assert group["num_samples"] == size
-        assert [group[key] for key in (*vqa.CORRELATION_NAMES, *vqa.LOGISTIC_NAMES)] == [None] * 7
+        assert [group[key] for key in (*CORRELATION_NAMES, *LOGISTIC_NAMES)] == [None] * 7
     assert report["num_samples"] == 9
     pair = vqa.grouped_metrics(scores, mos, groups, min_group_size=2)["two"]
     assert pair["srocc"] == pytest.approx(1)

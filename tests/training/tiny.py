@@ -7,7 +7,7 @@ import torch
 
 from dataset_scripts.synthetic_t2v import make_benchmark
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
-from modeling_aigcvqa.presets import default_processor, save_model_folder
+from modeling_aigcvqa.common.presets import default_processor, save_model_folder
 
 TINY = {
     "technical_config": {

@@ -1,1 +1,1 @@
-"""The `evaluate` metric of the project: one file, vqa_correlation.py, so that the Hub can load it."""
+"""The `evaluate` metric of the project. `evaluate.load` takes this folder; its files import each other alone."""

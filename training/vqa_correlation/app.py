@@ -1,9 +1,12 @@
 """The metric's page on the Hub: upload a table of scores, read the figures. Runs as it is in a Gradio Space."""
 
+from pathlib import Path
+
+import evaluate
 import gradio as gr
 import pandas as pd
-from vqa_correlation import correlation_report, pairwise_accuracy
 
+METRIC = str(Path(__file__).with_name("vqa_correlation.py"))
 GROUPS = ("generators", "categories")
 INTRODUCTION = """# VQA correlation
 Upload a CSV file. Columns `predictions, references` (and, if you have them, `generators` and `categories`) give SROCC,
@@ -26,13 +29,9 @@ def report(path: str | None) -> dict:
     try:
         if "preferences" in table:
             columns = _columns(table, ("predictions_a", "predictions_b", "preferences"))
-            names = ("predictions_a", "predictions_b")
-            return pairwise_accuracy(
-                columns[names[0]], columns[names[1]], columns["preferences"], num_bootstrap=1000, names=names
-            )
+            return evaluate.load(METRIC, "pairs").compute(**columns)
         columns = _columns(table.fillna({"generators": "", "categories": ""}), ("predictions", "references"), GROUPS)
-        scores, mos = columns.pop("predictions"), columns.pop("references")
-        return correlation_report(scores, mos, **columns, num_bootstrap=1000, names=("predictions", "references"))
+        return evaluate.load(METRIC).compute(**columns)
     except (TypeError, ValueError) as error:
         raise gr.Error(str(error)) from error
 

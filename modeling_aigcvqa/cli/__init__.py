@@ -1,0 +1,27 @@
+"""The command line, `aigcvqa`: a file for each command."""
+
+import argparse
+
+from .. import __version__
+from ..common.console import error_console, exits_with_status
+from . import convert, explain, init, merge, score
+
+COMMANDS = {"score": score, "explain": explain, "convert": convert, "merge": merge, "init": init}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="aigcvqa", description="Score AI-generated videos against their prompts.")
+    parser.add_argument("--version", action="version", version=f"aigcvqa {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+@exits_with_status("aigcvqa")
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 if all succeeded, 1 if something failed, 2 for a wrong call."""
+    arguments = build_parser().parse_args(argv)
+    return arguments.run(arguments, error_console())

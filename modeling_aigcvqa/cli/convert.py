@@ -1,0 +1,41 @@
+"""`aigcvqa convert`: a model folder from published checkpoints."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from ..configuration_aigcvqa import BRANCHES
+from ..conversion import WEIGHT_SETS, convert
+from ..conversion.weight_sets import LICENSES
+
+HELP = "build a model folder from published checkpoints"
+DESCRIPTION = (
+    "Each of --technical, --aesthetic and --alignment takes a file, hub:owner/name[@revision]/file or an https address "
+    "of a checkpoint, which is recognised by its content: DOVER, DOVER++, FAST-VQA, Video-Swin-T, ConvNeXt-T of timm, "
+    "BLIP ViT-L, ImageReward. Branches without one are left out. The folder holds weights, processor, code, a model "
+    "card and conversion.json, which accounts for every key of every source. Licences and sizes are said before "
+    "anything is fetched."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for branch in BRANCHES:
+        parser.add_argument(f"--{branch}", metavar="FILE", help=f"checkpoint of the {branch} branch")
+    parser.add_argument(
+        "--preset",
+        choices=list(WEIGHT_SETS),
+        help="checkpoints of the branches that are not given; free: free for any use, dover: not for commercial use",
+    )
+    parser.add_argument("--output", "--out", type=Path, required=True, help="new folder")
+    parser.add_argument("--seed", type=int, default=0, help="of what no checkpoint holds")
+
+
+def run(arguments: argparse.Namespace, errors: Console) -> int:
+    addresses = dict(WEIGHT_SETS.get(arguments.preset, {}))
+    addresses |= {branch: getattr(arguments, branch) for branch in BRANCHES if getattr(arguments, branch)}
+    model = convert(addresses, arguments.output, arguments.seed, LICENSES, say=print)
+    if model.config.weights_note:
+        print(model.config.weights_note)
+    print(f"Wrote '{arguments.output}'.")
+    return 0

@@ -1,0 +1,54 @@
+"""`aigcvqa explain`: where, when and by which word a clip's scores break."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from ..common.console import progress_bar
+from ..explain import WEIGHTS, explain
+from ..loading import load_pipeline
+from .shared import add_model_arguments, print_table
+
+HELP = "show where, when and by which word a clip's scores break"
+DESCRIPTION = "Writes heat maps over the video, a timeline, the weakest words and one HTML page with it all."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("video", metavar="VIDEO", help="a file, folder of frames or URL")
+    parser.add_argument("--prompt", help="the prompt that the video was generated from")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--window", type=int, help="frames of the clip that a window spans (default: as many as the model scores)"
+    )
+    parser.add_argument("--stride", type=int, help="frames between windows' starts (default: half a window)")
+    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of windows that overlap")
+
+
+def run(arguments: argparse.Namespace, errors: Console) -> int:
+    try:
+        from ..explain.report import write_report
+    except ImportError as error:  # matplotlib, which scoring does not need
+        raise ValueError(str(error)) from error
+    if arguments.output.is_file():
+        raise ValueError(f"--output '{arguments.output}' is a file; name a folder.")
+    pipeline = load_pipeline(arguments.model, None, arguments.device, arguments.dtype)
+    with progress_bar(errors) as progress:
+        task = progress.add_task("windows", total=None)
+        explanation = explain(
+            pipeline,
+            arguments.video,
+            arguments.prompt,
+            arguments.window,
+            arguments.stride,
+            arguments.weights,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        paths = write_report(explanation, arguments.video, arguments.output)
+    print_table([{"file": arguments.video, **explanation.scores}], explanation.note)
+    if explanation.words:
+        print("weakest words:", ", ".join(word.word for word in explanation.weakest_words()))
+    for name, path in paths.items():
+        print(f"{name}: {path}")
+    return 0

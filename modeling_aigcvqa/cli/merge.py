@@ -1,0 +1,33 @@
+"""`aigcvqa merge`: one model from branches of several."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from ..configuration_aigcvqa import BRANCHES
+from ..conversion import merge
+from ..loading import load_model
+
+HELP = "put branches of several models together"
+DESCRIPTION = "Takes each branch from a model of its own; what is known of the weights and their licences comes along."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for branch in BRANCHES:
+        parser.add_argument(
+            f"--{branch}", metavar="MODEL", help=f"folder, Hub id or name of the {branch} branch's model"
+        )
+    parser.add_argument("--output", type=Path, required=True, help="new folder")
+
+
+def run(arguments: argparse.Namespace, errors: Console) -> int:
+    names = {branch: getattr(arguments, branch) for branch in BRANCHES if getattr(arguments, branch)}
+    if not names:
+        raise ValueError("nothing to merge; pass --technical, --aesthetic or --alignment.")
+    loaded = {name: load_model(name) for name in dict.fromkeys(names.values())}
+    model = merge({branch: loaded[name] for branch, name in names.items()}, arguments.output)
+    if model.config.weights_note:
+        print(model.config.weights_note)
+    print(f"Wrote '{arguments.output}'.")
+    return 0

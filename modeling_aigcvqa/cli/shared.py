@@ -1,0 +1,44 @@
+"""Arguments and output that several commands have."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from ..common.manifests import file_column
+from ..loading import DTYPES, SHIPPED
+from ..pipeline_aigcvqa import SCORES
+
+REAL_WEIGHTS = (
+    "This is the small model inside the package. For published weights pass --model free (fetched and converted once; "
+    "`aigcvqa convert --help` says more)."
+)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--model, --device and --dtype."""
+    parser.add_argument(
+        "--model",
+        default=SHIPPED,
+        help="small (inside the package, the default), free or dover (published weights, fetched once), a folder or a "
+        "Hub id",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", *DTYPES],
+        help="number format; auto takes the faster one here and says which (default: that of the weights)",
+    )
+
+
+def print_table(rows: list[dict], note: str | None) -> None:
+    """Scores of clips, with what is to be said of the weights."""
+    columns = [name for name in SCORES if any(name in row for row in rows)]
+    table = Table(caption=f"Higher is better.{' ' + note if note else ''}", caption_style="yellow" if note else None)
+    table.add_column("file", overflow="fold")
+    for name in columns:
+        table.add_column(name.removesuffix("_score"), justify="right")
+    for row in rows:
+        cells = [f"{row[name]:.4f}" if name in row else "failed" for name in columns]
+        table.add_row(row[file_column(row)], *cells)
+    Console().print(table)

@@ -1,0 +1,265 @@
+"""Published checkpoints: how each is recognised by its content, and which of its keys is which parameter of ours.
+
+Every key is accounted for: used, or listed with the reason why not. A missing, misshapen or unknown key is an error.
+"""
+
+import fnmatch
+import re
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+StateDict = dict[str, Tensor]
+
+INDEX_REASON = "derived from the window size"
+CLASSIFIER_REASON = "classifier of the pre-training task"
+CONTRASTIVE_REASON = "projection of the contrastive loss"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be converted; the message names the file, the key and the remedy."""
+
+
+@dataclass(frozen=True)
+class CheckpointFormat:
+    """One kind of published checkpoint.
+
+    Args:
+        name: for messages.
+        signature: keys that only this kind has, all of them.
+        prefixes: branch -> pairs (published prefix, our prefix).
+        unused: pairs (pattern of published keys, reason why they are not taken).
+        rename: pairs (regular expression, replacement) applied to a published key before the prefixes, for layouts of
+            other names than ours.
+        inflate: whether 2D kernels are repeated along time and divided by its length (Carreira and Zisserman, 2017).
+        copy_fragment_tables: whether the relative position tables serve as fragment tables too (as FAST-VQA starts).
+        affine: branch -> (scale, shift) that brings its raw score to the scale of the published metric's z-scores.
+        untrained: branch -> what the checkpoint does not hold of it.
+    """
+
+    name: str
+    license: str
+    signature: tuple[str, ...]
+    prefixes: dict[str, tuple[tuple[str, str], ...]]
+    unused: tuple[tuple[str, str], ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    inflate: bool = False
+    copy_fragment_tables: bool = False
+    affine: dict[str, tuple[float, float]] = field(default_factory=dict)
+    untrained: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    non_commercial: bool = False
+
+    def to_ours(self, key: str, branch: str) -> str | None:
+        """Our name of a published key, None where `branch` does not take it."""
+        for pattern, replacement in self.rename:
+            key = re.sub(pattern, replacement, key)
+        for published, ours in self.prefixes[branch]:
+            if key.startswith(published):
+                return ours + key.removeprefix(published)
+        return None
+
+
+def zscore(mean: float, std: float, weight: float = 1.0) -> tuple[float, float]:
+    """(scale, shift) of `weight * (raw - mean) / std`."""
+    return weight / std, -weight * mean / std
+
+
+SWIN_BUFFERS = ("*.relative_position_index", INDEX_REASON)
+DOVER = CheckpointFormat(
+    name="DOVER",
+    license="S-Lab License 1.0 (non-commercial)",
+    signature=("technical_backbone.patch_embed.proj.weight", "aesthetic_backbone.downsample_layers.0.0.weight"),
+    prefixes={
+        "technical": (("technical_backbone.", "technical_backbone."), ("technical_head.", "technical_head.")),
+        "aesthetic": (("aesthetic_backbone.", "aesthetic_backbone."), ("aesthetic_head.", "aesthetic_head.")),
+    },
+    unused=(SWIN_BUFFERS,),
+    # The fusion for user-generated video in DOVER's evaluate_one_video.py, before its sigmoid.
+    affine={"technical": zscore(0.1107, 0.07355, 0.6104), "aesthetic": zscore(-0.08285, 0.03774, 0.3896)},
+    non_commercial=True,
+)
+FAST_VQA = CheckpointFormat(
+    name="FAST-VQA",
+    license="MIT",
+    signature=("fragments_backbone.patch_embed.proj.weight", "vqa_head.fc_hid.weight"),
+    prefixes={"technical": (("fragments_backbone.", "technical_backbone."), ("vqa_head.", "technical_head."))},
+    unused=(SWIN_BUFFERS,),
+    # mean_stds["FAST-VQA"] in FAST-VQA's vqa.py, before its sigmoid.
+    affine={"technical": zscore(-0.110198185, 0.04178565)},
+)
+VIDEO_SWIN = CheckpointFormat(
+    name="Video-Swin-T",
+    license="Apache-2.0",
+    signature=("backbone.patch_embed.proj.weight", "backbone.layers.0.blocks.0.attn.relative_position_bias_table"),
+    prefixes={"technical": (("backbone.", "technical_backbone."),)},
+    unused=(SWIN_BUFFERS, ("cls_head.*", CLASSIFIER_REASON)),
+    copy_fragment_tables=True,
+    untrained={"technical": ("technical_head",)},
+)
+CONVNEXT_RENAME = (
+    (r"^stem\.", "downsample_layers.0."),
+    (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.", r"stages.\1.\2."),
+    (r"\.conv_dw\.", ".dwconv."),
+    (r"\.mlp\.fc(\d)\.", r".pwconv\1."),
+    (r"^head\.norm\.", "norm."),
+    (r"^(?=downsample_layers\.|stages\.|norm\.)", "aesthetic_backbone."),
+)
+CONVNEXT = CheckpointFormat(
+    name="ConvNeXt-T (timm)",
+    license="MIT",
+    signature=("stem.0.weight", "stages.0.blocks.0.conv_dw.weight", "stages.3.blocks.2.conv_dw.weight"),
+    prefixes={"aesthetic": (("aesthetic_backbone.", "aesthetic_backbone."),)},
+    unused=(("head.fc.*", CLASSIFIER_REASON),),
+    rename=CONVNEXT_RENAME,
+    inflate=True,
+    untrained={"aesthetic": ("aesthetic_head",)},
+)
+BLIP_ENCODERS = (
+    ("visual_encoder.", "alignment_backbone.visual_encoder."),
+    ("text_encoder.", "alignment_backbone.text_encoder."),
+)
+BLIP = CheckpointFormat(
+    name="BLIP ViT-L",
+    license="BSD-3-Clause",
+    signature=("visual_encoder.cls_token", "text_encoder.encoder.layer.0.crossattention.self.query.weight"),
+    prefixes={"alignment": BLIP_ENCODERS},
+    unused=(
+        ("*.position_ids", "derived from the number of positions"),
+        ("visual_encoder_m.*", "momentum copy"),
+        ("text_encoder_m.*", "momentum copy"),
+        ("vision_proj*", CONTRASTIVE_REASON),
+        ("text_proj*", CONTRASTIVE_REASON),
+        ("image_queue", "queue of the contrastive loss"),
+        ("text_queue", "queue of the contrastive loss"),
+        ("queue_ptr", "queue of the contrastive loss"),
+        ("ptr_queue", "queue of the contrastive loss"),
+        ("temp", "temperature of the contrastive loss"),
+        ("itm_head.*", CLASSIFIER_REASON),
+        ("text_decoder.*", "captioning decoder"),
+    ),
+    untrained={"alignment": ("alignment_head", "alignment_backbone.adapter")},
+)
+IMAGE_REWARD = CheckpointFormat(
+    name="ImageReward",
+    license="Apache-2.0",
+    signature=("blip.visual_encoder.cls_token", "mlp.layers.0.weight"),
+    prefixes={
+        "alignment": (
+            *((f"blip.{published}", ours) for published, ours in BLIP_ENCODERS),
+            ("mlp.layers.", "alignment_head."),
+        )
+    },
+    unused=(
+        ("*.position_ids", "derived from the number of positions"),
+        ("blip.vision_proj.*", CONTRASTIVE_REASON),
+        ("blip.text_proj.*", CONTRASTIVE_REASON),
+    ),
+    affine={"alignment": zscore(0.16717362830052426, 1.0333394966054072)},  # ImageReward.py, mean and std
+    untrained={"alignment": ("alignment_backbone.adapter",)},
+)
+FORMATS = (DOVER, FAST_VQA, VIDEO_SWIN, CONVNEXT, IMAGE_REWARD, BLIP)
+
+
+def recognise(state: StateDict, source: str, branch: str) -> CheckpointFormat:
+    """The format whose signature `state` has, which must hold `branch`."""
+    for candidate in FORMATS:
+        if all(key in state for key in candidate.signature):
+            if branch not in candidate.prefixes:
+                holds = " and ".join(candidate.prefixes)
+                raise CheckpointError(
+                    f"'{source}' is a {candidate.name} checkpoint, which holds the {holds} branch and not the {branch} "
+                    f"one; pass it as --{next(iter(candidate.prefixes))}."
+                )
+            return candidate
+    known = ", ".join(candidate.name for candidate in FORMATS)
+    first = ", ".join(sorted(state)[:3]) or "nothing"
+    raise CheckpointError(f"'{source}' is none of the known checkpoints ({known}); its first keys are: {first}.")
+
+
+@dataclass
+class Conversion:
+    """What became of a checkpoint's keys: tensors by our names, and the reason for every key that was left."""
+
+    tensors: StateDict
+    used: dict[str, str]
+    unused: dict[str, str]
+    untrained: list[str]
+
+
+def convert_state(
+    state: StateDict, checkpoint_format: CheckpointFormat, branch: str, targets: StateDict, source: str = "checkpoint"
+) -> Conversion:
+    """Published tensors -> the parameters of one branch.
+
+    Args:
+        state: the published state dict.
+        targets: parameters and buffers of our model, for their names and shapes.
+        source: for messages.
+
+    Raises:
+        CheckpointError: a key missing, misshapen or unknown, by its published name.
+    """
+    targets = {key: value for key, value in targets.items() if key.startswith(branch)}
+    conversion = Conversion({}, {}, {}, [])
+    for key, tensor in state.items():
+        reason = _reason_to_leave(key, checkpoint_format, branch)
+        ours = None if reason else checkpoint_format.to_ours(key, branch)
+        if reason:
+            conversion.unused[key] = reason
+        elif ours not in targets:
+            raise CheckpointError(f"'{source}': unknown key {key!r} in a {checkpoint_format.name} checkpoint.")
+        else:
+            tensor = _inflate(tensor, targets[ours]) if checkpoint_format.inflate else tensor
+            _check_shape(key, tensor, targets[ours], source)
+            conversion.tensors[ours], conversion.used[key] = tensor, ours
+    if checkpoint_format.copy_fragment_tables:
+        _copy_fragment_tables(conversion.tensors, targets)
+    untrained = checkpoint_format.untrained.get(branch, ())
+    conversion.untrained = sorted(key for key in targets if key.startswith(untrained))
+    _check_missing(targets, conversion, checkpoint_format, branch, source)
+    return conversion
+
+
+def _reason_to_leave(key: str, checkpoint_format: CheckpointFormat, branch: str) -> str | None:
+    for pattern, reason in checkpoint_format.unused:
+        if fnmatch.fnmatchcase(key, pattern):
+            return reason
+    others = (other for other in checkpoint_format.prefixes if other != branch)
+    if any(checkpoint_format.to_ours(key, other) for other in others):
+        return "belongs to another branch"
+    return None
+
+
+def _inflate(tensor: Tensor, target: Tensor) -> Tensor:
+    """(O, I, h, w) -> (O, I, t, h, w), repeated along time and divided by its length; other tensors as they are."""
+    if tensor.ndim == 4 and target.ndim == 5:
+        length = target.shape[2]
+        return tensor[:, :, None].expand(-1, -1, length, -1, -1) / length
+    return tensor
+
+
+def _copy_fragment_tables(tensors: StateDict, targets: StateDict) -> None:
+    for key in targets:
+        if key.endswith("fragment_position_bias_table"):
+            tensors[key] = tensors[key.replace("fragment_position", "relative_position")].clone()
+
+
+def _check_shape(key: str, tensor: Tensor, target: Tensor, source: str) -> None:
+    if tensor.shape != target.shape:
+        raise CheckpointError(
+            f"'{source}': key {key!r} has the shape {tuple(tensor.shape)}, the model needs {tuple(target.shape)}; this "
+            "is a checkpoint of another size."
+        )
+
+
+def _check_missing(
+    targets: StateDict, conversion: Conversion, checkpoint_format: CheckpointFormat, branch: str, source: str
+) -> None:
+    there = set(conversion.tensors) | set(conversion.untrained)
+    missing = [key for key in targets if key not in there]
+    if missing:
+        raise CheckpointError(
+            f"'{source}': this {checkpoint_format.name} checkpoint has no key for {len(missing)} parameters of the "
+            f"{branch} branch, first {missing[0]!r}."
+        )

@@ -1,0 +1,52 @@
+"""Sets of published weights that have a name, and the folder that each is converted to on first use."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import cached_assets_path, constants
+
+from .assemble import convert
+from .formats import CONVNEXT, DOVER, FAST_VQA, IMAGE_REWARD, CheckpointError
+
+VERSION = 1  # of what conversion writes; another one is converted anew
+FAST_VQA_FILE = "https://github.com/TimothyHTimothy/FAST-VQA/releases/download/v2.0.0/FAST_VQA_B_1_4.pth"
+CONVNEXT_FILE = "hub:timm/convnext_tiny.fb_in1k/model.safetensors"
+DOVER_FILE = "hub:teowu/DOVER/DOVER.pth"
+IMAGE_REWARD_FILE = "hub:THUDM/ImageReward/ImageReward.pt"
+
+# "free": free for any use. "dover": not for commercial use.
+WEIGHT_SETS = {
+    "free": {"technical": FAST_VQA_FILE, "aesthetic": CONVNEXT_FILE, "alignment": IMAGE_REWARD_FILE},
+    "dover": {"technical": DOVER_FILE, "aesthetic": DOVER_FILE, "alignment": IMAGE_REWARD_FILE},
+}
+LICENSES = {
+    FAST_VQA_FILE: FAST_VQA.license,
+    CONVNEXT_FILE: CONVNEXT.license,
+    DOVER_FILE: DOVER.license,
+    IMAGE_REWARD_FILE: IMAGE_REWARD.license,
+}
+
+
+def converted_folder(name: str, say: Callable[[str], None] = print) -> Path:
+    """The model folder of a weight set in the cache of huggingface_hub; fetched and converted where it is not there.
+
+    Raises:
+        CheckpointError: no network, no room on the disk.
+    """
+    cache = constants.HF_ASSETS_CACHE
+    folder = cached_assets_path("aigcvqa", namespace="converted", subfolder=f"{name}-{VERSION}", assets_dir=cache)
+    if (folder / "config.json").exists():
+        return folder
+    say(f"The weights '{name}' are fetched and converted once, into '{folder}'.")
+    try:
+        convert(WEIGHT_SETS[name], folder, licenses=LICENSES, say=say)
+    except CheckpointError as error:
+        raise CheckpointError(f"model {name!r}: {error}") from error
+    except OSError as error:  # most likely a full disk
+        free = shutil.disk_usage(folder.parent).free / 1e9
+        raise CheckpointError(
+            f"model {name!r} could not be written to '{folder}' ({error}; {free:.1f} GB are free there); make room, or "
+            "set HF_HOME to another disk."
+        ) from error
+    return folder

@@ -1,0 +1,26 @@
+"""Where, when and by which word a clip's scores break: maps in windows over the clip, a timeline, word scores.
+
+    from modeling_aigcvqa import load_pipeline
+    from modeling_aigcvqa.explain import explain
+
+    explanation = explain(load_pipeline(), "clip.mp4", "a corgi walking in the park")
+
+`explain.report` draws it and needs matplotlib.
+"""
+
+from .explanation import Explanation, Place, weakest_places
+from .scoring import explain
+from .windows import WEIGHTS, Windows
+from .words import WORD_METHODS, WordScore, word_scores
+
+__all__ = [
+    "WEIGHTS",
+    "WORD_METHODS",
+    "Explanation",
+    "Place",
+    "Windows",
+    "WordScore",
+    "explain",
+    "weakest_places",
+    "word_scores",
+]

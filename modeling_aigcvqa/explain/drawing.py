@@ -1,0 +1,197 @@
+"""Pictures of an explanation: heat maps over the video, stills of the weakest places, the timeline."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .explanation import Explanation, Place
+from .windows import read_groups
+
+try:
+    import matplotlib
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("drawing needs matplotlib: pip install 'aigcvqa[explain]'") from error
+
+PANEL = 352  # longer side of the video in a panel, pixels
+TITLE, LEGEND, MARGIN = 28, 54, 10  # pixels above the panels (where no player's controls lie over them), and between
+MAX_OVERLAY_FRAMES = 480  # a longer clip is shown with fewer frames, in its own time
+DEFAULT_FPS = 8.0  # of clips that do not say
+OPACITY = 0.75  # of a place at the limit of the scale
+WORSE, BETTER = (178, 24, 43), (33, 102, 172)  # red and blue: told apart by colour-blind readers too
+PAPER, INK, FAINT = (255, 255, 255), (32, 33, 36), (110, 113, 118)
+
+
+def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_frames: int = MAX_OVERLAY_FRAMES) -> None:
+    """Write an mp4 (H.264, yuv420p): the video, and beside it the video under each branch's heat map.
+
+    Red places score below the clip's mean, blue ones above; the limits of the scale stand above. A technical cell is
+    drawn with its borders: it is the score of the fragment in its middle (32 x 32 pixels, 16 x 16 of the small model).
+    The aesthetic map is interpolated.
+
+    Raises:
+        ValueError: for a model without maps.
+    """
+    if not explanation.maps:
+        raise ValueError("the model has neither a technical nor an aesthetic branch: there is no map to lay over.")
+    shown = np.linspace(0, explanation.num_frames - 1, min(explanation.num_frames, max_frames)).round().astype(int)
+    fps = (explanation.fps or DEFAULT_FPS) * len(shown) / explanation.num_frames
+    height, width = explanation.frame_size
+    painter = OverlayPainter(explanation)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height = painter.size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "24", "preset": "veryfast"}
+        for index, frames in zip(shown, read_groups(video, shown[:, None], height * width * 3)):
+            image = painter.paint(int(index), to_uint8(frames[0].cpu().numpy()))
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+
+
+class OverlayPainter:
+    """Paints frames of the overlay; what does not change is painted once."""
+
+    def __init__(self, explanation: Explanation):
+        self.explanation = explanation
+        height, width = explanation.frame_size
+        scale = PANEL / max(height, width)
+        self.panel = max(round(width * scale), 2), max(round(height * scale), 2)
+        self.column = max(self.panel[0], 190)  # wide enough for the legend of an upright video
+        columns = 1 + len(explanation.maps)
+        size = columns * (self.column + MARGIN) + MARGIN, TITLE + LEGEND + self.panel[1] + MARGIN
+        self.size = tuple(length + length % 2 for length in size)  # yuv420p wants even sides
+        self.background = self._background()
+
+    def paint(self, index: int, frame: np.ndarray) -> Image.Image:
+        """One frame (H, W, 3) uint8 with its maps."""
+        canvas = self.background.copy()
+        picture = np.asarray(Image.fromarray(frame).resize(self.panel, Image.Resampling.BILINEAR))
+        canvas.paste(Image.fromarray(picture), self.corner(0))
+        for column, branch in enumerate(self.explanation.maps, 1):
+            canvas.paste(Image.fromarray(tint(picture, self._heat(branch, index))), self.corner(column))
+        seconds = self.explanation.seconds(index)
+        time = "" if seconds is None else f"{seconds:.2f} s   "
+        ImageDraw.Draw(canvas).text((self._left(0), TITLE), f"{time}frame {index}", FAINT, _font(13))
+        return canvas
+
+    def _heat(self, branch: str, index: int) -> np.ndarray:
+        """Deviations from the mean in units of the limit, -1..1, at the panel's pixels."""
+        values = self.explanation.frame_maps[branch][index]
+        values = (values - self.explanation.map_means[branch]) / self.explanation.color_limits[branch]
+        # Fragments are places of their own; the aesthetic network's neighbouring cells see much of the same.
+        how = Image.Resampling.NEAREST if branch == "technical" else Image.Resampling.BICUBIC
+        return np.asarray(Image.fromarray(values.astype(np.float32)).resize(self.panel, how)).clip(-1, 1)
+
+    def _left(self, column: int) -> int:
+        return MARGIN + column * (self.column + MARGIN) + (self.column - self.panel[0]) // 2
+
+    def corner(self, column: int) -> tuple[int, int]:
+        return self._left(column), TITLE + LEGEND
+
+    def _background(self) -> Image.Image:
+        canvas = Image.new("RGB", self.size, PAPER)
+        draw = ImageDraw.Draw(canvas)
+        draw.text((self._left(0), 7), "video", INK, _font(14))
+        for column, branch in enumerate(self.explanation.maps, 1):
+            left, score = self._left(column), self.explanation.scores[f"{branch}_score"]
+            draw.text((left, 7), f"{branch}  {score:.3f}", INK, _font(14))
+            self._legend(canvas, branch, MARGIN + column * (self.column + MARGIN))
+        return canvas
+
+    def _legend(self, canvas: Image.Image, branch: str, left: int) -> None:
+        """A bar from worse to better over mid-grey, with the numbers at its ends and its middle."""
+        top, draw = TITLE, ImageDraw.Draw(canvas)
+        grey = np.full((12, self.column, 3), 128, np.uint8)
+        bar = tint(grey, np.broadcast_to(np.linspace(-1, 1, self.column), grey.shape[:2]))
+        canvas.paste(Image.fromarray(bar), (left, top))
+        mean, limit = self.explanation.map_means[branch], self.explanation.color_limits[branch]
+        ends = (
+            (left, "la", mean - limit),
+            (left + self.column // 2, "ma", mean),
+            (left + self.column, "ra", mean + limit),
+        )
+        for (x, anchor, value), word in zip(ends, ("worse", "mean", "better")):
+            draw.text((x, top + 15), f"{value:.3f}", INK, _font(12), anchor=anchor)
+            draw.text((x, top + 30), word, FAINT, _font(11), anchor=anchor)
+
+
+def tint(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8 under heat (H, W) from -1 (worse, red) to 1 (better, blue); 0 shows through."""
+    colors = np.where(heat[..., None] < 0, WORSE, BETTER)
+    alpha = OPACITY * np.abs(heat)[..., None]
+    return (picture * (1 - alpha) + colors * alpha).round().astype(np.uint8)
+
+
+def to_uint8(frame: np.ndarray) -> np.ndarray:
+    return frame if frame.dtype == np.uint8 else (frame * 255).round().astype(np.uint8)
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that comes with matplotlib: the same letters on every machine."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def place_stills(explanation: Explanation, video: Any, branch: str, places: list[Place]) -> Iterator[Image.Image]:
+    """The frame of every place with a box around its cell."""
+    height, width = explanation.frame_size
+    rows, columns = explanation.frame_maps[branch].shape[1:]
+    for place, frames in zip(places, read_groups(video, np.array([[p.frame] for p in places]), height * width * 3)):
+        image = Image.fromarray(to_uint8(frames[0].cpu().numpy()))
+        image.thumbnail((PANEL, PANEL))
+        wide, high = image.width / columns, image.height / rows
+        left, top = place.column * wide, place.row * high
+        draw = ImageDraw.Draw(image)
+        for color, thickness in ((PAPER, 4), (WORSE, 2)):
+            draw.rectangle((left, top, left + wide, top + high), outline=color, width=thickness)
+        yield image
+
+
+def draw_timeline(explanation: Explanation) -> Figure:
+    """A row a score: its course over the clip, the clip's own score as a dashed line, the lowest moment marked.
+
+    A row spans at least a quarter of what heavy damage changes (of alignment: of what an empty prompt changes), so that
+    a clip that is the same all along gives a flat line.
+    """
+    names = list(explanation.timeline)
+    figure = Figure(figsize=(9, 0.7 + 1.25 * len(names)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    times = np.arange(explanation.num_frames) / (explanation.fps or 1.0)
+    for axis, name in zip(axes, names):
+        _draw_row(axis, explanation, name, times)
+    axes[-1].set_xlabel("seconds" if explanation.fps else "frame")
+    if len(times) > 1:
+        axes[-1].set_xlim(times[0], times[-1])
+    return figure
+
+
+def _draw_row(axis: Any, explanation: Explanation, name: str, times: np.ndarray) -> None:
+    values, score = explanation.timeline[name], explanation.scores[name]
+    axis.plot(times, values, color=_hex(BETTER), marker="o" if len(times) == 1 else None)
+    axis.axhline(score, color=_hex(FAINT), linestyle="--", linewidth=1)
+    branch = name.removesuffix("_score")
+    unremarkable = (
+        sum(map(explanation.unremarkable, explanation.reference_changes))
+        if branch == "quality"
+        else explanation.unremarkable(branch)
+    )
+    low, high = min(values.min(), score), max(values.max(), score)
+    margin = 0.08 * (high - low) + max(unremarkable - (high - low), 0) / 2
+    axis.set_ylim(low - margin, high + margin)
+    if values.mean() - values.min() >= unremarkable:
+        lowest = int(values.argmin())
+        axis.plot(times[lowest], values[lowest], "o", color=_hex(WORSE))
+    axis.set_title(f"{branch}  {score:.3f}", loc="left", fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)

@@ -1,0 +1,79 @@
+"""Write an explanation to a folder.
+
+    paths = write_report(explanation, "clip.mp4", "report/")  # overlay.mp4, timeline.png, explanation.json, report.html
+
+Needs matplotlib (`pip install 'aigcvqa[explain]'`).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..video_reading_aigcvqa import fetched
+from .drawing import draw_timeline, write_overlay
+from .explanation import Explanation, weakest_places
+from .page import report_html
+
+
+def write_report(explanation: Explanation, video: Any, folder: str | Path) -> dict[str, Path]:
+    """Write all pictures of an explanation into `folder`, which is made where it is missing.
+
+    Args:
+        video: the clip that was explained, in the same form; it is read again for its frames.
+
+    Returns:
+        Name -> path: "report" (HTML, complete in itself), "timeline" (PNG), "explanation" (JSON) and, for a model with
+        maps, "overlay" (mp4).
+    """
+    folder, video = Path(folder), fetched(video)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {
+        "timeline": folder / "timeline.png",
+        "explanation": folder / "explanation.json",
+        "report": folder / "report.html",
+    }
+    draw_timeline(explanation).savefig(paths["timeline"])
+    paths["explanation"].write_text(json.dumps(to_json(explanation), indent=1, ensure_ascii=False), encoding="utf-8")
+    if explanation.maps:
+        paths["overlay"] = folder / "overlay.mp4"
+        write_overlay(explanation, video, paths["overlay"])
+    paths["report"].write_text(report_html(explanation, video, paths), encoding="utf-8")
+    return paths
+
+
+def to_json(explanation: Explanation) -> dict:
+    """An explanation as JSON knows it; lists of the shapes that `Explanation` names."""
+
+    def rounded(values: np.ndarray) -> list:
+        return np.asarray(values, np.float64).round(6).tolist()
+
+    windows = explanation.windows
+    return {
+        "video": explanation.video,
+        "prompt": explanation.prompt,
+        "note": explanation.note,
+        "scores": explanation.scores,
+        "num_frames": explanation.num_frames,
+        "fps": explanation.fps,
+        "frame_size": list(explanation.frame_size),
+        "clip_indices": explanation.clip_indices.tolist(),
+        "windows": {
+            "length": windows.length,
+            "stride": windows.stride,
+            "weighting": explanation.weighting,
+            "indices": windows.indices.tolist(),
+            "scores": {name: rounded(values) for name, values in explanation.window_scores.items()},
+        },
+        "timeline": {name: rounded(values) for name, values in explanation.timeline.items()},
+        "maps": {branch: rounded(values) for branch, values in explanation.maps.items()},
+        "map_means": explanation.map_means,
+        "color_limits": explanation.color_limits,
+        "reference_changes": explanation.reference_changes,
+        "words": [{"word": w.word, "start": w.start, "end": w.end, "effect": w.effect} for w in explanation.words],
+        "weakest_words": [word.word for word in explanation.weakest_words()],
+        "weakest_places": {
+            branch: [vars(place) for place in weakest_places(explanation, branch)] for branch in explanation.maps
+        },
+    }

@@ -1,0 +1,103 @@
+"""What every word of a prompt adds to a clip's alignment score."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..pipeline_aigcvqa import AIGCVQAPipeline
+
+WORD_METHODS = ("leave_out", "mask")
+TEXT_BATCH = 8  # prompts of a text pass: each holds the keys and values of all frames' tokens
+
+# Words that say nothing of what is to be seen: shown, but never called the weakest.
+# fmt: off
+FUNCTION_WORDS = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "below", "by", "for", "from", "has", "his", "her", "in", "into", "is",
+    "it", "its", "of", "on", "or", "over", "some", "that", "the", "their", "there", "this", "to", "under", "up",
+    "very", "was", "while", "with"
+})
+# fmt: on
+
+
+@dataclass(frozen=True)
+class WordScore:
+    """How much a word of the prompt adds to the alignment score.
+
+    Args:
+        word: as it stands in the prompt, at `prompt[start:end]`.
+        effect: alignment score of the whole prompt minus that without the word. Below 0: the clip fits better without.
+    """
+
+    word: str
+    start: int
+    end: int
+    effect: float
+
+    @property
+    def is_content(self) -> bool:
+        """Whether the word can be called weak: function words such as "the" cannot."""
+        return self.word.lower() not in FUNCTION_WORDS
+
+
+def check_word_method(method: str) -> None:
+    if method not in WORD_METHODS:
+        raise ValueError(f"word_method={method!r}: expected one of {list(WORD_METHODS)}.")
+
+
+def word_scores(
+    pipeline: AIGCVQAPipeline, pixel_values_resized: Tensor, prompt: str, method: str = "leave_out"
+) -> tuple[list[WordScore], float]:
+    """The effect of every word on the alignment score of a clip (1, T, 3, H, W), in the prompt's order.
+
+    The frames are encoded once. Words behind the processor's limit of tokens, which no branch reads, are left out.
+
+    Returns:
+        The words, and the effect of them all: the score of the prompt minus that of an empty one.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    check_word_method(method)
+    spans = word_spans(prompt, _read_length(pipeline, prompt))
+    variants = [without_word(prompt, span, method) for span in spans]
+    whole, empty, *without = map(float, score_prompts(pipeline, pixel_values_resized, [prompt, "", *variants]))
+    words = [WordScore(prompt[start:end], start, end, whole - score) for (start, end), score in zip(spans, without)]
+    return words, whole - empty
+
+
+def word_spans(prompt: str, limit: int | None = None) -> list[tuple[int, int]]:
+    """Start and end of every word that starts before `limit` characters: letters and digits, hyphens, apostrophes."""
+    spans = [match.span() for match in re.finditer(r"\w+(?:['\u2019-]\w+)*", prompt)]
+    return [span for span in spans if limit is None or span[0] < limit]
+
+
+def without_word(prompt: str, span: tuple[int, int], method: str = "leave_out") -> str:
+    """The prompt with a word removed ("leave_out") or replaced by BERT's [MASK] ("mask")."""
+    replacement = " " if method == "leave_out" else " [MASK] "
+    return re.sub(r"\s+", " ", prompt[: span[0]] + replacement + prompt[span[1] :]).strip()
+
+
+def _read_length(pipeline: AIGCVQAPipeline, prompt: str) -> int:
+    """Characters of the prompt up to the tokenizer's limit."""
+    tokens = pipeline.processor.tokenizer(prompt, truncation=True, return_offsets_mapping=True)
+    return max(end for _, end in tokens["offset_mapping"])
+
+
+@torch.no_grad()
+def score_prompts(pipeline: AIGCVQAPipeline, pixel_values_resized: Tensor, prompts: list[str]) -> np.ndarray:
+    """Alignment scores (P,) of one clip (1, T, 3, H, W), ImageNet-normalised, against each of P prompts.
+
+    The frames are encoded once. A prompt may be empty.
+    """
+    model, tokenizer = pipeline.model, pipeline.processor.tokenizer
+    video_tokens = model.encode_video(pixel_values_resized)
+    scores = []
+    for start in range(0, len(prompts), TEXT_BATCH):
+        batch = prompts[start : start + TEXT_BATCH]
+        tokens = tokenizer(batch, padding=True, truncation=True, return_token_type_ids=False, return_tensors="pt")
+        ids, mask = (tokens[name][None].to(pipeline.device) for name in ("input_ids", "attention_mask"))
+        scores.append(model.score_prompts(video_tokens, ids, mask)[0].cpu().numpy())
+    return np.concatenate(scores)

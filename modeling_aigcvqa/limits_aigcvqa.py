@@ -1,0 +1,137 @@
+"""What a public surface accepts of a clip: limits that are checked before anything is decoded."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .downloads_aigcvqa import download
+from .video_reading_aigcvqa import is_image, video_name
+
+try:
+    import av
+except ImportError:
+    av = None
+
+IMAGE_FORMATS = ("GIF", "PNG", "JPEG", "WEBP")
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+MATROSKA_SIGNATURE = b"\x1a\x45\xdf\xa3"
+MAX_URL = 2048  # characters
+
+
+@dataclass(frozen=True)
+class ClipLimits:
+    """Largest values of one clip.
+
+    Args:
+        max_bytes: of the file.
+        max_pixels: of a frame.
+        max_frames, max_seconds: of the clip.
+        url_hosts: hosts that a clip may be fetched from.
+    """
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 4096 * 2304
+    max_frames: int = 3600
+    max_seconds: float = 60
+    url_hosts: tuple[str, ...] = ()
+
+
+def checked_clip(video: Any, limits: ClipLimits) -> bytes:
+    """The clip that a client sent, as bytes within the limits. A path of a file is never opened.
+
+    Args:
+        video: bytes, or an https address of one of `limits.url_hosts`.
+
+    Raises:
+        ValueError: for anything else, and for what is above a limit or no video file; names the limit or the remedy.
+    """
+    if isinstance(video, str) and "://" in video[:16]:
+        video = download(video[:MAX_URL], limits.max_bytes, limits.url_hosts)
+    if not isinstance(video, bytes | bytearray):
+        raise ValueError(f"the video is {type(video).__name__}; send base64 text or bytes. Paths are not opened.")
+    check_clip(bytes(video), limits)
+    return bytes(video)
+
+
+def check_clip(clip: bytes | Path, limits: ClipLimits) -> None:
+    """Refuse a clip, or a file of one, that is above the limits, and what is no video file.
+
+    Only containers of video itself pass. Playlists and the like, which make a decoder open other files and addresses,
+    have none of these signatures.
+
+    Raises:
+        ValueError: naming the clip, the limit and the remedy.
+    """
+    name = video_name(clip)
+    size = len(clip) if isinstance(clip, bytes) else clip.stat().st_size
+    if size > limits.max_bytes:
+        raise ValueError(f"{name} has {size} bytes, above the {limits.max_bytes} allowed; shorten or compress it.")
+    head = clip[:12] if isinstance(clip, bytes) else _head(clip)
+    if is_image(head):
+        _check_image(clip, name, limits)
+    elif (
+        (head[:1] == b"\0" and head[4:8] in MP4_BOXES)
+        or head.startswith(MATROSKA_SIGNATURE)
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+    ):
+        _check_stream(clip, name, limits)
+    else:
+        raise ValueError(
+            f"{name} is no video (it begins with {head[:8]!r}); send mp4, mov, mkv, webm, avi, gif, webp, png or jpeg."
+        )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+def _opened(clip: bytes | Path) -> Any:
+    return io.BytesIO(clip) if isinstance(clip, bytes) else str(clip)
+
+
+def _check_image(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
+    try:
+        with Image.open(_opened(clip), formats=IMAGE_FORMATS) as image:
+            frames = getattr(image, "n_frames", 1)
+            seconds = frames * image.info.get("duration", 0) / 1000
+            _check_values(name, image.size, frames, seconds, limits)
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be read as an image ({error}).") from error
+
+
+def _check_stream(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
+    """Check a video by its packets. Opening it decodes a frame, so that its size is not the header's alone."""
+    if av is None:
+        raise ImportError("limits on videos need av: pip install av")
+    try:
+        with av.open(_opened(clip)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{name} has no video stream.")
+            stream = container.streams.video[0]
+            _check_values(name, (stream.width, stream.height), 0, 0, limits)
+            first, last, frames = None, 0.0, 0
+            for packet in container.demux(video=0):
+                if packet.pts is None:
+                    continue
+                start, end = (float(t * packet.time_base) for t in (packet.pts, packet.pts + (packet.duration or 0)))
+                first, last, frames = start if first is None else min(first, start), max(last, end), frames + 1
+                _check_values(name, (stream.width, stream.height), frames, last - first, limits)
+    except av.FFmpegError as error:
+        raise ValueError(f"{name} cannot be read as a video ({error.strerror}); it may be damaged.") from error
+
+
+def _check_values(name: str, size: tuple[int, int], frames: int, seconds: float, limits: ClipLimits) -> None:
+    if not all(size):
+        raise ValueError(f"{name} is damaged: it does not say how large its frames are.")
+    if size[0] * size[1] > limits.max_pixels:
+        raise ValueError(
+            f"{name} has frames of {size[0]} x {size[1]}, above the {limits.max_pixels} pixels allowed; shrink it."
+        )
+    if frames > limits.max_frames:
+        raise ValueError(f"{name} has more than the {limits.max_frames} frames allowed; cut it.")
+    if seconds > limits.max_seconds:
+        raise ValueError(f"{name} is longer than the {limits.max_seconds:g} s allowed; cut it.")

@@ -1,0 +1,187 @@
+"""Where a model's weights come from, as data: published sources, training runs, what is untrained.
+
+It stands in config.json under `provenance`. The note beside the scores, the model card and the licence follow from it.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+
+PARTS = ("backbone", "adapter", "head")  # of a branch, as `untrained` names them: "technical_head"
+
+
+@strict
+@dataclass(kw_only=True)
+class Source:
+    """Published weights that some branches started from.
+
+    Args:
+        branches: the branches that took weights from it.
+        name: of the published model.
+        address: "hub:owner/name/file", an https address, or the name of a local file.
+        license: of the weights, as its publisher names it.
+        sha256: of the file.
+        commercial_use: whether the licence allows it.
+    """
+
+    branches: list[str]
+    name: str
+    address: str
+    license: str
+    sha256: str
+    commercial_use: bool = True
+
+
+@strict
+@dataclass(kw_only=True)
+class Run:
+    """One training run that led to these weights.
+
+    Args:
+        stage: "stage1", "pre-training, technical", ...
+        branches: the branches that it trained.
+        data: name of the data set: a Hub id or a folder's name, never a path of the machine.
+        labels: column of the labels, by score; empty where the run was no regression on opinions.
+        unfixed_ratio: share of every encoder that it trained.
+        epochs, best_epoch: that were run, and the one whose weights were kept; None where nothing was chosen.
+        num_clips: clips that it trained on.
+        simulated: whether the clips are drawings and the opinions a program's, as those of the synthetic benchmark.
+        seconds: it took.
+        commit: of the training code; None where it is not known.
+    """
+
+    stage: str
+    branches: list[str]
+    data: str
+    labels: dict[str, str] = field(default_factory=dict)
+    unfixed_ratio: float | int = 1.0
+    epochs: int | None = None
+    best_epoch: int | None = None
+    num_clips: int | None = None
+    simulated: bool = False
+    seconds: float | int = 0.0
+    commit: str | None = None
+
+
+@strict
+@dataclass(kw_only=True)
+class Provenance:
+    """Everything that is known of a model's weights, the earliest first.
+
+    Args:
+        sources: published weights.
+        runs: training runs.
+        untrained: parts that are still random, such as "aesthetic_head" (a branch and one of `PARTS`).
+        caveat: what the publisher wants to be said beside the scores, in words of their own.
+        license: of the weights, where the publisher states one; a source's restriction stays all the same.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    untrained: list[str] = field(default_factory=list)
+    caveat: str | None = None
+    license: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any] | None) -> "Provenance":
+        """Of the dict that `to_dict` gives; None for nothing known.
+
+        Raises:
+            ValueError: for an unknown or missing field or a wrong type; names it.
+        """
+        try:
+            values = dict(values or {})
+            for name, kind in (("sources", Source), ("runs", Run)):
+                values[name] = [kind(**entry) for entry in values.get(name, [])]
+            return cls(**values)
+        except (TypeError, ValueError, StrictDataclassError) as error:
+            raise ValueError(f"provenance: {error.__cause__ or error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dicts, as JSON has them."""
+        return dataclasses.asdict(self)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is."""
+        return self != Provenance()
+
+    @property
+    def commercial_use(self) -> bool:
+        """Whether every source allows it."""
+        return all(source.commercial_use for source in self.sources)
+
+    def is_trained(self, branch: str) -> bool:
+        """Whether a training run of ours trained the branch."""
+        return any(branch in run.branches for run in self.runs)
+
+    def with_run(self, run: Run) -> "Provenance":
+        """After one more run. Heads and adapters train in every run; a backbone counts once all of it has trained."""
+        trained = PARTS if run.unfixed_ratio == 1 else ("adapter", "head")
+        done = {f"{branch}_{part}" for branch in run.branches for part in trained}
+        untrained = [part for part in self.untrained if part not in done]
+        return dataclasses.replace(self, runs=[*self.runs, run], untrained=untrained)
+
+    def of_branches(self, branches: list[str]) -> "Provenance":
+        """What of it concerns some of the branches. The caveat and the licence stay."""
+        sources, runs = (
+            [
+                dataclasses.replace(entry, branches=[branch for branch in entry.branches if branch in branches])
+                for entry in entries
+                if set(entry.branches) & set(branches)
+            ]
+            for entries in (self.sources, self.runs)
+        )
+        untrained = [part for part in self.untrained if part.partition("_")[0] in branches]
+        return dataclasses.replace(self, sources=sources, runs=runs, untrained=untrained)
+
+    def merged(self, other: "Provenance") -> "Provenance":
+        """Of a model that is put together from two."""
+        return Provenance(
+            sources=self.sources + other.sources,
+            runs=self.runs + other.runs,
+            untrained=self.untrained + other.untrained,
+            caveat=" ".join(dict.fromkeys(filter(None, (self.caveat, other.caveat)))) or None,
+            license=self.license if self.license == other.license else None,
+        )
+
+    def note(self, branches: list[str]) -> str | None:
+        """What is to be said beside the scores of a model with these branches; None where there is nothing."""
+        mine = self.of_branches(branches)
+        sentences = [mine.caveat, mine._untrained_note(branches), mine._published_note(branches)]
+        if mine.runs and all(run.simulated for run in mine.runs):
+            sentences.append(
+                "Trained on drawn scenes with simulated raters alone: its scores are not human opinion and say little "
+                "about real videos."
+            )
+        if not mine.commercial_use:
+            licenses = ", ".join(dict.fromkeys(s.license for s in mine.sources if not s.commercial_use))
+            sentences.append(f"NON-COMMERCIAL use only ({licenses}).")
+        return " ".join(filter(None, sentences)) or None
+
+    def _untrained_note(self, branches: list[str]) -> str | None:
+        random = [branch for branch in branches if f"{branch}_backbone" in self.untrained]
+        heads = [branch for branch in branches if branch not in random and f"{branch}_head" in self.untrained]
+        if random == list(branches):
+            return "The weights of this model are untrained (random): its scores say nothing about quality."
+        sentences = []
+        if random:
+            sentences.append(f"Not trained yet, so that their scores say nothing: {', '.join(random)}.")
+        if heads:
+            sentences.append(f"Head not trained yet, so that the score says nothing: {', '.join(heads)}.")
+        return " ".join(sentences) or None
+
+    def _published_note(self, branches: list[str]) -> str | None:
+        published = [branch for branch in branches if not self.is_trained(branch)]
+        names = dict.fromkeys(s.name for s in self.sources if set(s.branches) & set(published))
+        if not names:
+            return None
+        if published == list(branches):
+            return f"Assembled from published weights ({', '.join(names)}), not trained on AI-generated video."
+        return f"Published weights, not trained on AI-generated video: {', '.join(published)} ({', '.join(names)})."
+
+
+__all__ = ["Provenance", "Run", "Source"]

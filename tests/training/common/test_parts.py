@@ -1,0 +1,374 @@
+"""The parts of a run: data order, losses on the global batch, parameter groups, scales, arguments."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
+from modeling_aigcvqa.common.presets import default_processor
+from modeling_aigcvqa.loss_aigcvqa import quality_loss
+from tests.training.tiny import tiny_data, tiny_model
+from training import stage1, stage2, stage3
+from training.common.arguments import StageArguments, parse_arguments
+from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
+from training.common.clips import load_clips, some_clips
+from training.common.losses import DualLoss
+from training.common.models import select_branches, set_level
+from training.common.parameters import encoders, layers, parameter_groups, trainable_counts, unfix
+from training.common.runs import make_accelerator
+from training.common.steps import score, training_step, with_negative_labels
+from training.common.validation import validation_batches
+
+INPUTS = AIGCVQAConfig().inputs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(dropout=False)
+
+
+@pytest.fixture(scope="module")
+def processor(model):
+    return default_processor(model.config, num_frames=4)
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+    return Accelerator()
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_split_file_and_of_the_data_set(data):
+    folder, split = map(str, data)
+    assert [len(load_clips(folder, split, part)) for part in ("train", "validation", "test")] == [12, 4, 4]
+    assert len(load_clips(folder)) == len(load_clips(folder, part="train")) == 20
+    clip = load_clips(folder, split, "test")[0]
+    assert clip["video"]["path"].endswith(".mp4") and 0 < clip["mos"] < 100
+
+
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train/**
+---
+"""
+
+
+def test_a_folder_that_was_moved_or_relabelled_is_read_anew(tmp_path):
+    """`datasets` keys its cache by a folder's card and name: equal ones share whole paths and old labels."""
+    first, second = tmp_path / "first" / "data", tmp_path / "second" / "data"
+    tiny_data(first.parent)
+    (first / "README.md").write_text(CARD)
+    before = load_clips(str(first))
+    assert load_clips(str(first))._fingerprint == before._fingerprint, "the cache is used"
+    second.parent.mkdir()
+    first.rename(second)
+    for clip in load_clips(str(second)):
+        assert clip["video"]["path"].startswith(str(second)), "not where it was"
+    metadata = second / "data" / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    metadata.write_text("".join(json.dumps(row | {"mos": row["mos"] + 1}) + "\n" for row in rows))
+    assert load_clips(str(second))["mos"][0] == pytest.approx(before["mos"][0] + 1)
+
+
+def test_what_a_split_may_not_be(data, tmp_path):
+    folder, split = map(str, data)
+    with pytest.raises(ValueError, match="not 'validation'; pass --split_file"):
+        load_clips(folder, part="validation")
+    with pytest.raises(ValueError, match="expected one of"):
+        load_clips(folder, split, "dev")
+    with pytest.raises(ValueError, match="no such folder"):
+        load_clips(str(tmp_path / "nowhere"))
+    (tmp_path / "other.csv").write_text("id,split\nunheard-of,train\n")
+    with pytest.raises(ValueError, match="'unheard-of'"):
+        load_clips(folder, tmp_path / "other.csv", "train")
+    (tmp_path / "empty.csv").write_text("id,split\n00000-aurora,train\n")
+    with pytest.raises(ValueError, match="no clip in its part 'test'"):
+        load_clips(folder, tmp_path / "empty.csv", "test")
+
+
+def test_all_processes_together_see_the_same_batches():
+    whole = GlobalBatchSampler(23, 4, 7, 0, 1)
+    halves = [GlobalBatchSampler(23, 4, 7, rank, 2) for rank in range(2)]
+    for sampler in (whole, *halves):
+        sampler.epoch = 3
+    assert list(whole) == [first + second for first, second in zip(*halves)]
+    assert len(whole) == 5 and len({index for batch in whole for _, index in batch}) == 20
+    later = GlobalBatchSampler(23, 4, 7, 0, 1)
+    later.epoch, later.start_batch = 3, 2
+    assert list(later) == list(whole)[2:]
+    later.epoch = 4
+    assert list(later) != list(whole)[2:]
+
+
+def test_a_sample_depends_on_seed_epoch_and_clip_alone(data, processor, monkeypatch):
+    monkeypatch.setattr(processor.video_processor, "fragment_size", 8)  # room to move in a frame of 64 pixels
+    clips = load_clips(str(data[0]))
+    columns = {"quality": "mos", "alignment": "alignment_mos"}
+    dataset = ClipDataset(clips, processor, columns, INPUTS, seed=1, prompt_negatives=2)
+    state = torch.get_rng_state()
+    alone = dataset[(2, 5)]
+    batch = next(iter(make_loader(dataset, [[(2, 3), (2, 5)]], num_workers=1)))
+    assert torch.equal(batch["pixel_values_fragments"][1], alone["pixel_values_fragments"])
+    assert not torch.equal(dataset[(3, 5)]["pixel_values_fragments"], alone["pixel_values_fragments"])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert batch["input_ids"].shape[:2] == (2, 3) and alone["prompts"][0] not in alone["prompts"][1:]
+    assert batch["labels"]["alignment"][1].item() == pytest.approx(clips[5]["alignment_mos"])
+    with pytest.raises(ValueError, match="no column"):
+        ClipDataset(clips, processor, {"quality": "stars"}, INPUTS)
+
+
+def test_the_cache_changes_nothing(data, processor, tmp_path):
+    clips = load_clips(str(data[0]))
+    plain = ClipDataset(clips, processor, {"quality": "mos"}, INPUTS, seed=1)
+    cached = ClipDataset(clips, processor, {"quality": "mos"}, INPUTS, seed=1, cache=FrameCache(tmp_path, processor))
+    for _ in range(2):  # filled, then read
+        for name in ("pixel_values_fragments", "pixel_values_resized"):
+            assert torch.equal(plain[(0, 2)][name], cached[(0, 2)][name])
+    assert len(list(tmp_path.iterdir())) == 1, "no partial file is left"
+    assert np.load(next(tmp_path.iterdir())).shape == (4, 64, 64, 3)
+
+
+def test_validation_is_shared_evenly():
+    shares = [validation_batches(7, 2, rank, 3) for rank in range(3)]
+    assert len({len(share) for share in shares}) == 1
+    assert {index for share in shares for batch in share for _, index in batch} == set(range(7))
+
+
+def test_some_clips(data):
+    clips = load_clips(str(data[0]))
+    assert some_clips(clips, None, 0) is clips
+    assert some_clips(clips, 5, 0)["id"] == some_clips(clips, 5, 0)["id"] != some_clips(clips, 5, 1)["id"]
+
+
+# --- losses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(data, processor):
+    dataset = ClipDataset(
+        load_clips(str(data[0])), processor, dict.fromkeys(("quality", "technical"), "mos"), INPUTS, seed=0
+    )
+    return next(iter(make_loader(dataset, [[(0, index) for index in range(0, 16, 2)]], num_workers=0)))
+
+
+def gradients(accelerator, model, batch, terms, parts) -> tuple[dict, dict]:
+    model.zero_grad()
+    losses = training_step(accelerator, model.train(), batch, terms, DualLoss(1.0, 0.5, 10.0), parts)
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_gradient_is_that_of_the_losses(accelerator, model, batch):
+    losses, found = gradients(accelerator, model, batch, ["quality", "technical"], 1)
+    model.zero_grad()
+    scores, mos = score(model, batch, ["quality", "technical"]), batch["labels"]["quality"].float() / 10
+    wanted = sum(quality_loss(value / 10, mos, 1.0, 0.5) for value in scores.values())
+    wanted.backward()
+    assert sum(losses.values()) == pytest.approx(wanted.item(), abs=1e-5)
+    assert len(found) > 50
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("parts", [3, 8])
+def test_accumulation_does_not_change_the_loss(accelerator, model, batch, parts):
+    whole_losses, whole = gradients(accelerator, model, batch, ["quality", "technical"], 1)
+    losses, found = gradients(accelerator, model, batch, ["quality", "technical"], parts)
+    assert losses == pytest.approx(whole_losses, abs=1e-5)
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_both_passes_of_an_accumulated_step_draw_the_same_dropout(accelerator, batch, monkeypatch):
+    model = tiny_model(dropout=True).train()
+    drawn = []
+    original = torch.nn.functional.dropout
+
+    def spy(values, p, training, inplace=False):
+        result = original(values, p, training, inplace)
+        drawn.append(result.detach() == 0)
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", spy)
+    training_step(accelerator, model, batch, ["quality"], DualLoss(1.0, 1.0, 10.0), 2)
+    half = len(drawn) // 2
+    assert half and all(torch.equal(first, second) for first, second in zip(drawn[:half], drawn[half:]))
+    assert any(mask.any() for mask in drawn)
+
+
+def test_wrong_prompts_are_labelled_low():
+    batch = {"input_ids": torch.ones(2, 3, 5), "labels": {"alignment": torch.tensor([50.0, 80.0])}}
+    labels = with_negative_labels(batch, 10.0)["labels"]["alignment"]
+    assert labels.tolist() == [[50, 10, 10], [80, 10, 10]]
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_model():
+    with torch.device("meta"):
+        return AIGCVQAModel(AIGCVQAConfig())
+
+
+def test_every_parameter_of_the_encoders_has_its_layer(full_model):
+    counts = {name: len(layers(encoder)) for name, encoder in encoders(full_model).items()}
+    # patches, 12 blocks and 3 reductions, norm; stem, 18 blocks and 3 reductions, norm; patches, 24, norm; words, 12
+    assert counts == {"technical": 17, "aesthetic": 23, "alignment vision": 26, "alignment text": 13}
+    for encoder in encoders(full_model).values():
+        assert sum(len(layer) for layer in layers(encoder)) == len(list(encoder.parameters()))
+
+
+def test_convnext_layers_run_from_stem_to_output(full_model):
+    names = {id(p): name for name, p in full_model.aesthetic_backbone.named_parameters()}
+    order = [names[id(layer[0])].rsplit(".", 1)[0] for layer in layers(full_model.aesthetic_backbone)]
+    assert order[0].startswith("downsample_layers.0") and order[1].startswith("stages.0.0")
+    assert order[4].startswith("downsample_layers.1") and order[-1].startswith("norm")
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.7, 1.0])
+def test_the_unfixed_share_is_the_end_of_every_encoder(full_model, ratio):
+    unfix(full_model, ratio)
+    for name, encoder in encoders(full_model).items():
+        trains = [all(p.requires_grad for p in layer) for layer in layers(encoder)]
+        sizes = [sum(p.numel() for p in layer) for layer in layers(encoder)]
+        assert trains == sorted(trains), f"{name}: a frozen layer stands after one that trains"
+        share = sum(size for size, t in zip(sizes, trains) if t) / sum(sizes)
+        largest = max(sizes) / sum(sizes)
+        assert ratio <= share < ratio + largest + 1e-9, name
+    kept = [n for n, p in full_model.named_parameters() if re.search("head|adapter", n) and not p.requires_grad]
+    assert kept == []
+
+
+def test_ratios_outside_0_to_1_are_refused(model):
+    with pytest.raises(ValueError, match=r"unfixed_ratio=70"):
+        unfix(model, 70)
+
+
+def test_decay_spares_biases_norms_and_position_tables(full_model):
+    unfix(full_model, 1.0)
+    names = {id(p): name for name, p in full_model.named_parameters()}
+    decayed, exempt = ([names[id(p)] for p in group["params"]] for group in parameter_groups(full_model, 0.05))
+    assert len(decayed) + len(exempt) == len(names)
+    assert not [n for n in decayed if n.endswith("bias") or "norm" in n.lower() or "bias_table" in n or "gamma" in n]
+    assert {"alignment_backbone.visual_encoder.pos_embed", "alignment_backbone.visual_encoder.cls_token"} <= set(exempt)
+    assert any("position_embeddings" in n for n in exempt) and any("word_embeddings" in n for n in decayed)
+
+
+def test_counts_by_branch(model):
+    unfix(model, 1.0)
+    counts = trainable_counts(model)
+    assert sum(total for _, total in counts.values()) == sum(p.numel() for p in model.parameters())
+    assert all(trained == total for trained, total in counts.values())
+
+
+# --- scales ------------------------------------------------------------------------------------------------------
+
+
+def test_selected_branches_are_the_model_s_own():
+    model = tiny_model()
+    selected = select_branches(model, ["alignment"])
+    assert selected.config.branches == ["alignment"] and model.config.branches[0] == "technical"
+    assert selected.alignment_head is model.alignment_head and not hasattr(selected, "technical_head")
+    assert all(not p.is_meta for p in selected.parameters())
+    with pytest.raises(ValueError, match="has only"):
+        select_branches(selected, ["technical"])
+
+
+def test_the_label_scale_moves_scores_as_it_moves_labels(data, model, processor, batch):
+    model = tiny_model(dropout=False).eval()
+    names = ["quality", "technical", "aesthetic", "alignment"]
+    with torch.no_grad():
+        before = score(model, batch, names)
+        model.config.rescale(50.0, 15.0)
+        after = score(model, batch, names)
+        model.config.rescale(3.0, 1.0)
+        again = score(model, batch, names)
+    torch.testing.assert_close(after["quality"], 15 * before["quality"] + 50, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(after["alignment"], 15 * before["alignment"] + 50 / 3, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(again["quality"], before["quality"] + 3, rtol=1e-5, atol=1e-3)
+
+
+def test_the_level_matches_mean_and_deviation(batch):
+    model = tiny_model(dropout=False).eval()
+    names, mos = ["quality", "technical", "aesthetic", "alignment"], torch.linspace(20, 80, 8)
+    with torch.no_grad():
+        set_level(model.config, score(model, batch, names), mos)
+        scores = score(model, batch, names)
+    assert scores["quality"].mean().item() == pytest.approx(50, abs=0.01)
+    assert scores["quality"].std().item() == pytest.approx(mos.std().item(), rel=1e-3)
+    assert scores["aesthetic"].mean().item() == pytest.approx(50 / 3, abs=0.01)
+
+
+# --- arguments ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_has_the_last_word(tmp_path):
+    (tmp_path / "c.yaml").write_text("epochs: 7\nlearning_rate: 1.0e-4\nlabels: [technical=technical_mos]\ndata: d\n")
+    found = parse_arguments("", ["--config", str(tmp_path / "c.yaml"), "--epochs", "9", "--output", "o"])
+    assert (found.epochs, found.learning_rate, found.data) == (9, 1e-4, "d")
+    assert found.label_columns(["technical", "quality"]) == {"technical": "technical_mos", "quality": "mos"}
+    (tmp_path / "c.yaml").write_text("epoch: 7\n")
+    with pytest.raises(SystemExit):
+        parse_arguments("", ["--config", str(tmp_path / "c.yaml"), "--data", "d", "--output", "o"])
+
+
+def test_the_paper_s_settings():
+    for stage, ratio in ((stage1, 1.0), (stage2, 0.7), (stage3, 0.3)):
+        path = f"training/configs/{stage.STAGE.name}.yaml"
+        found = parse_arguments("", ["--config", path, "--data", "d", "--output", "o"])
+        assert (found.epochs, found.batch_size, found.learning_rate) == (50, 8, 3e-5)
+        assert stage.STAGE.unfixed_ratio == ratio and found.unfixed_ratio is None
+
+
+def test_values_that_no_stage_can_use_end_with_a_usage_message(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments("", ["--data", "d", "--output", "o", "--batch_size", "1"])
+    assert "batch_size=1" in capsys.readouterr().err
+
+
+def test_only_what_the_branches_see_is_read(data, processor):
+    """Stage 1 reads no prompt, so it takes clips without one; a branch alone has its own view computed."""
+    clips = load_clips(str(data[0]))
+    clips = clips.remove_columns("prompt").add_column("prompt", [""] * len(clips))
+    for inputs in (["pixel_values_fragments", "pixel_values_resized"], ["pixel_values_resized"]):
+        dataset = ClipDataset(clips, processor, {"quality": "mos"}, inputs)
+        batch = next(iter(make_loader(dataset, [[(0, 0), (0, 1)]], num_workers=0)))
+        assert set(batch) == {*inputs, "labels", "index", "failed"}
+    with pytest.raises(ValueError, match="is empty"):
+        next(iter(make_loader(ClipDataset(clips, processor, {"quality": "mos"}, INPUTS), [[(0, 0)]], num_workers=0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 1}, {"epochs": 0}, {"unfixed_ratio": 70}, {"ema_decay": 1.0}, {"labels": ["sharpness=mos"]}],
+    ids=json.dumps,
+)
+def test_wrong_arguments_are_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        StageArguments(data="d", output="o", **change)
+
+
+def test_accelerate_s_own_accumulation_is_refused(accelerator, monkeypatch, tmp_path):
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(ValueError, match="pass --gradient_accumulation_steps"):
+        make_accelerator(StageArguments(data="d", output=str(tmp_path)))

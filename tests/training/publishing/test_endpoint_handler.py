@@ -1,0 +1,191 @@
+"""The handler for Inference Endpoints: what it takes, what it refuses, and many clients at once.
+
+`test_export_hub.py` runs it in a fresh process from the exported folder, without the package.
+"""
+
+import base64
+import io
+import json
+import sys
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image
+
+from modeling_aigcvqa import AIGCVQAPipeline
+from tests.conftest import moving_gradient
+from training.publishing.endpoint_handler import EndpointHandler, Limits
+
+PROMPT = "a moving gradient"
+HOST = "clips.example.org"
+
+
+@pytest.fixture(scope="module")
+def handler(model_folder):
+    return EndpointHandler(str(model_folder))
+
+
+@pytest.fixture(scope="module")
+def video(clip):
+    return clip.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected(small_model, processor, video):
+    return AIGCVQAPipeline(model=small_model, processor=processor)({"video": video, "prompt": PROMPT})
+
+
+def gif(frames=6, size=64):
+    images = [Image.fromarray(frame) for frame in moving_gradient(frames, size, size)]
+    file = io.BytesIO()
+    images[0].save(file, format="GIF", save_all=True, append_images=images[1:], duration=100)
+    return file.getvalue()
+
+
+def text(video):
+    return base64.b64encode(video).decode()
+
+
+@pytest.mark.parametrize("encode", [bytes, text, lambda video: f"data:video/mp4;base64,{text(video)}"])
+def test_scores_are_the_pipelines(handler, video, expected, encode):
+    scores = handler({"inputs": {"video": encode(video), "prompt": PROMPT}})
+    assert scores.pop("note") == handler.scorer.model.config.weights_note
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_bad_item_does_not_stop_a_list(handler, video, expected):
+    items = [
+        {"video": text(video[: len(video) // 2]), "prompt": PROMPT},
+        {"video": text(video), "prompt": PROMPT},
+        {"video": text(video), "prompt": ""},
+        "no item",
+        {"video": text(gif()), "prompt": PROMPT},
+    ]
+    results = handler({"inputs": items})
+    assert ["error" in result for result in results] == [True, False, True, True, False]
+    assert results[1]["quality_score"] == pytest.approx(expected["quality_score"], abs=1e-5)
+    assert "empty" in results[2]["error"]
+    with pytest.raises(ValueError, match="cannot be"):
+        handler({"inputs": items[0]})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, [], {"inputs": []}, {"inputs": "clip.mp4"}, {"inputs": {"video": "AAAA"}, "parameters": {"num_frames": 9}}],
+)
+def test_requests_of_another_form_are_refused(handler, data):
+    with pytest.raises(ValueError, match=r"expected|takes none"):
+        handler(data)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clip.mp4", "/etc/passwd", "../clip.mp4", "file:///etc/passwd", "https://example.org/clip.mp4", {"path": "x"}, 7],
+)
+def test_paths_and_addresses_are_refused(handler, clip, monkeypatch, name):
+    monkeypatch.chdir(clip.parent)
+    with pytest.raises(ValueError, match=r"not base64|no video|not fetched|Paths are not opened"):
+        handler({"inputs": {"video": name, "prompt": PROMPT}})
+
+
+def test_limits_of_a_request(handler, video):
+    item = {"video": text(video), "prompt": "word " * 1000}
+    with pytest.raises(ValueError, match="5000 characters exceeds the 4000"):
+        handler({"inputs": item})
+    with pytest.raises(ValueError, match="9 items exceed the 8"):
+        handler({"inputs": [item] * 9})
+
+
+def test_limits_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("AIGCVQA_MAX_ITEMS", "3")
+    monkeypatch.setenv("AIGCVQA_URL_HOSTS", "Clips.example.org, other.example.org")
+    assert Limits.from_environment() == Limits(max_items=3, url_hosts=(HOST, "other.example.org"))
+    monkeypatch.setenv("AIGCVQA_MAX_BYTES", "64 MB")
+    with pytest.raises(ValueError, match="AIGCVQA_MAX_BYTES='64 MB': expected a whole number"):
+        Limits.from_environment()
+
+
+OPENED = []  # (path, mode, flags) while `watching`: an audit hook cannot be taken away again
+watching = threading.Event()
+
+
+def _audit(event, arguments):
+    if watching.is_set() and (event == "open" or event.startswith(("os.mkdir", "os.rename", "os.link", "os.symlink"))):
+        OPENED.append(arguments)
+
+
+def test_no_file_is_written_and_none_is_opened_that_a_client_names(handler, clip, video):
+    handler({"inputs": {"video": video, "prompt": PROMPT}})  # what is imported at the first call is imported now
+    sys.addaudithook(_audit)
+    watching.set()
+    try:
+        results = handler({"inputs": [{"video": v, "prompt": PROMPT} for v in (video, text(gif()), str(clip))]})
+        assert ["error" in result for result in results] == [False, False, True]
+        with open(clip, "rb"):
+            pass  # the hook does see what is opened
+    finally:
+        watching.clear()
+    opened = [str(entry[0]) for entry in OPENED]
+    assert opened.count(str(clip)) == 1
+    writing = [
+        entry for entry in OPENED if len(entry) != 3 or (entry[1] or "r")[0] in "wax" or "+" in (entry[1] or "r")
+    ]
+    assert not writing
+
+
+class Counted:
+    """The handler's pipeline, with a count of the calls that run at the same time."""
+
+    def __init__(self, scorer):
+        self.scorer, self.model = scorer, scorer.model
+        self.running = self.most = 0
+
+    def __call__(self, *arguments, **options):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            return self.scorer(*arguments, **options)
+        finally:
+            self.running -= 1
+
+
+def test_eight_clients_at_once(handler, serve, video, monkeypatch):
+    """As the endpoint's server does: JSON in, JSON out, 400 with the message for what is refused."""
+    counted = Counted(handler.scorer)
+    monkeypatch.setattr(handler, "scorer", counted)
+
+    def answer(_, body):
+        try:
+            return 200, {}, json.dumps(handler(json.loads(body))).encode()
+        except ValueError as error:
+            return 400, {}, json.dumps({"error": str(error)}).encode()
+
+    port = serve(answer)
+
+    good, other = ({"video": text(v), "prompt": f"{PROMPT} of {len(v)} bytes"} for v in (video, gif()))
+    broken = {"video": text(b"broken"), "prompt": PROMPT}
+    kinds = [good, other, broken, [other, broken]]
+    expected = [handler({"inputs": kind}) if kind is not broken else None for kind in kinds]
+
+    def ask(client):
+        body = json.dumps({"inputs": kinds[client % 4]}).encode()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}", body, timeout=120) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(ask, range(8)))
+    assert [status for status, _ in answers] == [200, 200, 400, 200] * 2
+    assert counted.most == 1  # which bounds the memory
+    assert "no video" in answers[2][1]["error"]
+    for kind, (_, result) in zip([0, 1, 2, 3] * 2, answers):
+        if kind < 2:
+            assert result["quality_score"] == pytest.approx(expected[kind]["quality_score"], abs=1e-5)
+        elif kind == 3:
+            assert result[0]["quality_score"] == pytest.approx(expected[1]["quality_score"], abs=1e-5)
+            assert result[1] == expected[3][1]

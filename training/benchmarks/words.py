@@ -1,0 +1,253 @@
+"""Does the alignment branch find the word that is wrong? `python -m training.benchmarks.words --model DIR --data DIR`.
+
+The synthetic benchmark (`dataset_scripts.synthetic_t2v`) says in `failures` what a clip got wrong of its prompt: the
+colour, the subject, the background, the count or the motion. Every content word of the prompt is scored
+(`modeling_aigcvqa.explain.words`), and this measures whether the words of the wrong part are the weakest:
+
+- `hit_rate`: the weakest word is one of the wrong part's; `chance` is what a random word would reach.
+- `auc`: how often a wrong word is weaker than a right one of the same prompt; chance is 0.5.
+- `paired_auc`: how often a word is weaker on a clip that got it wrong than on another clip of the same prompt that got
+  it right: what a word adds differs from word to word, and this compares it with itself; chance is 0.5.
+
+Each with a 95 % bootstrap interval, prompts drawn with replacement. Clips that got everything or several parts wrong
+are left out, those that got nothing wrong serve as the other clips.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
+from modeling_aigcvqa.common.console import error_console, exits_with_status
+from modeling_aigcvqa.common.files import write_json
+from modeling_aigcvqa.explain import WORD_METHODS, WordScore, word_scores
+from modeling_aigcvqa.loading import DTYPES, SHIPPED
+from training.common.clips import PARTS, load_clips
+from training.common.prompt_parts import NOTHING, WRONG, part_of, read_parts
+from training.vqa_correlation.resampling import mean_interval
+
+BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class ClipWords:
+    """One clip's words: the part of the prompt that it got wrong (None: nothing), effects by word, parts by word."""
+
+    prompt_id: object
+    wrong: str | None
+    words: list[WordScore]
+    parts: list[str | None]
+
+
+def wrong_part(failures: str | None) -> str | None:
+    """The one part of the prompt that a clip got wrong, None for none.
+
+    Raises:
+        ValueError: for a clip that got several or all parts wrong, which says of no single word that it is wrong.
+    """
+    wrong = [name for name in json.loads(failures or "{}") if name in (*WRONG, NOTHING)]
+    if len(wrong) > 1 or wrong == [NOTHING]:
+        raise ValueError(f"failures={wrong}: expected at most one of {list(WRONG)}.")
+    return WRONG[wrong[0]] if wrong else None
+
+
+def usable_clips(clips: Dataset) -> list[tuple[int, str | None]]:
+    """Index and wrong part of the clips that got one part wrong, and of those of their prompts that got none."""
+    missing = {"failures", "prompt_parts"} - set(clips.column_names)
+    if missing:
+        raise ValueError(f"the data has no column {sorted(missing)} (it has {clips.column_names}); see synthetic_t2v.")
+    parts: dict[int, str | None] = {}
+    for index, failures in enumerate(clips["failures"]):
+        try:
+            parts[index] = wrong_part(failures)
+        except ValueError:
+            continue
+    prompts = clips["prompt"]
+    asked = {prompts[index] for index, part in parts.items() if part is not None}
+    if not asked:
+        raise ValueError(f"none of {len(clips)} clips got exactly one part of its prompt wrong; take more clips.")
+    return [(index, part) for index, part in parts.items() if prompts[index] in asked]
+
+
+def score_clip(pipeline: AIGCVQAPipeline, clip: dict, wrong: str | None, method: str) -> ClipWords:
+    """Content words of one clip with their parts."""
+    views = pipeline.processor(videos=[clip["video"]])["pixel_values_resized"].to(pipeline.device)
+    words = [word for word in word_scores(pipeline, views, clip["prompt"], method)[0] if word.is_content]
+    spans = read_parts(clip["prompt_parts"])
+    parts = [part_of(spans, word.start, word.end) for word in words]
+    return ClipWords(clip["prompt"], wrong, words, parts)
+
+
+def hit(clip: ClipWords) -> float:
+    """1 where the weakest word is of the wrong part."""
+    weakest = min(range(len(clip.words)), key=lambda index: clip.words[index].effect)
+    return float(clip.parts[weakest] == clip.wrong)
+
+
+def chance(clip: ClipWords) -> float:
+    """Share of the words that are of the wrong part."""
+    return float(np.mean([part == clip.wrong for part in clip.parts]))
+
+
+def auc(clip: ClipWords) -> float:
+    """Share of the pairs of a wrong and a right word in which the wrong one is weaker; ties count half."""
+    effects = np.array([word.effect for word in clip.words])
+    is_wrong = np.array([part == clip.wrong for part in clip.parts])
+    return below(effects[is_wrong], effects[~is_wrong])
+
+
+def paired_auc(clip: ClipWords, others: list[ClipWords]) -> float:
+    """`auc` of the wrong words against themselves on other clips of the prompt, which got them right; NaN if none."""
+    shares = [
+        below(np.array([word.effect]), np.array([other.words[place].effect for other in others]))
+        for place, (word, part) in enumerate(zip(clip.words, clip.parts))
+        if part == clip.wrong and others
+    ]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def below(values: np.ndarray, others: np.ndarray) -> float:
+    """How often one of `values` (n,) is below one of `others` (m,); ties count half."""
+    difference = others[None, :] - values[:, None]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def summarise(clips: list[ClipWords]) -> dict[str, dict]:
+    """Figures by wrong part and for "all", with intervals."""
+    by_prompt = defaultdict(list)
+    for clip in clips:
+        by_prompt[clip.prompt_id].append(clip)
+    # Where all words are of the wrong part, or none is, nothing can be told.
+    told = [clip for clip in clips if clip.wrong and 0 < chance(clip) < 1]
+    rows = []
+    for clip in told:
+        others = [other for other in by_prompt[clip.prompt_id] if other.wrong != clip.wrong]
+        rows.append((clip.prompt_id, clip.wrong, hit(clip), chance(clip), auc(clip), paired_auc(clip, others)))
+    summary = {}
+    for part in ("all", *WRONG.values()):
+        chosen = [row for row in rows if part in ("all", row[1])]
+        if chosen:
+            summary[part] = {"clips": len(chosen), **_figures(chosen)}
+    return summary
+
+
+def _figures(rows: list[tuple]) -> dict[str, dict]:
+    prompts = [row[0] for row in rows]
+    hits, chances, aucs, paired = (np.array([row[column] for row in rows]) for column in (2, 3, 4, 5))
+    return {
+        "hit_rate": _with_interval(hits, prompts),
+        "chance": float(chances.mean()),
+        "hit_rate_above_chance": _with_interval(hits - chances, prompts),
+        "auc": _with_interval(aucs, prompts),
+        "paired_auc": _with_interval(paired, prompts),
+    }
+
+
+def _with_interval(values: np.ndarray, prompts: list) -> dict[str, float | None]:
+    """Mean with the 95 % bootstrap interval; prompts are drawn, for clips of one prompt are no independent draws."""
+    kept = np.isfinite(values)
+    if not kept.any():
+        return {"value": None, "low": None, "high": None}
+    names = [str(prompt) for prompt, keep in zip(prompts, kept) if keep]
+    low, high = mean_interval(values[kept], names, num_bootstrap=BOOTSTRAP)
+    return {"value": float(values[kept].mean()), "low": low, "high": high}
+
+
+def run(arguments: argparse.Namespace, progress: Callable[[Iterable], Iterable]) -> dict:
+    pipeline = load_pipeline(arguments.model, None, arguments.device, arguments.dtype)
+    if "alignment" not in pipeline.model.config.branches:
+        raise ValueError(f"model '{arguments.model}' has no alignment branch, which alone reads the prompt.")
+    clips = load_clips(arguments.data, arguments.split_file, arguments.part)
+    chosen = usable_clips(clips)
+    if arguments.max_clips is not None and len(chosen) > arguments.max_clips:
+        chosen = chosen[: arguments.max_clips]  # whole prompts stand together, so that pairs remain
+    methods: dict[str, list[ClipWords]] = {method: [] for method in arguments.methods}
+    failed = []
+    for index, wrong in progress(chosen):
+        clip = clips[index]
+        try:
+            scored = {method: score_clip(pipeline, clip, wrong, method) for method in methods}
+        except (ValueError, OSError) as error:
+            failed.append({"id": clip["id"], "error": str(error)})
+            continue
+        for method, of_clip in scored.items():
+            methods[method].append(of_clip)
+    return {
+        "model": arguments.model,
+        "model_note": pipeline.model.config.weights_note,
+        "data": arguments.data,
+        "split_file": str(arguments.split_file) if arguments.split_file else None,
+        "part": arguments.part,
+        "num_clips": len(chosen) - len(failed),
+        "failed": failed,
+        "methods": {method: summarise(of_clips) for method, of_clips in methods.items()},
+    }
+
+
+def print_tables(result: dict, console: Console) -> None:
+    for method, summary in result["methods"].items():
+        table = Table(title=f"{method}: is the wrong word the weakest?", caption=result["model_note"])
+        for column in ("wrong part", "clips", "weakest word", "by chance", "AUC", "AUC, same word"):
+            table.add_column(column, justify="left" if column == "wrong part" else "right")
+        for part, figures in summary.items():
+            cells = [_cell(figures["hit_rate"]), f"{figures['chance']:.2f}"]
+            cells += [_cell(figures[name]) for name in ("auc", "paired_auc")]
+            table.add_row(part, str(figures["clips"]), *cells)
+        console.print(table)
+
+
+def _cell(figure: dict) -> str:
+    if figure["value"] is None:
+        return "-"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.benchmarks.words",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default=SHIPPED, help=f"folder or Hub id (default: {SHIPPED}, inside the package)")
+    parser.add_argument("--data", required=True, help="folder made by dataset_scripts.synthetic_t2v")
+    parser.add_argument("--split_file", type=Path, help="CSV id,split")
+    parser.add_argument(
+        "--part", choices=list(PARTS), help="part of the split (default: test with --split_file, else all)"
+    )
+    parser.add_argument("--methods", nargs="+", choices=list(WORD_METHODS), default=list(WORD_METHODS))
+    parser.add_argument("--max_clips", type=int, help="score no more clips than this, the first ones")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", choices=["auto", *DTYPES])
+    parser.add_argument("--output", type=Path, required=True, help="JSON file")
+    return parser
+
+
+@exits_with_status("words")
+def main(argv: list[str] | None = None) -> int:
+    """0 if every clip could be scored, 1 if some could not, 2 for a wrong call."""
+    arguments = build_parser().parse_args(argv)
+    console, errors = Console(), error_console()
+    if arguments.part is None and arguments.split_file is not None:
+        arguments.part = "test"
+    if not arguments.output.parent.is_dir():
+        raise ValueError(f"--output '{arguments.output}': the folder '{arguments.output.parent}' does not exist.")
+    result = run(arguments, lambda clips: track(clips, "clips", console=errors, transient=True))
+    write_json(arguments.output, result)
+    print_tables(result, console)
+    for row in result["failed"]:
+        errors.print(f"failed: {row['id']}: {row['error']}", style="red")
+    return 1 if result["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

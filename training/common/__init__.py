@@ -1,0 +1,1 @@
+"""What every stage and several rooms share."""

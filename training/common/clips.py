@@ -1,0 +1,102 @@
+"""Labelled clips of a prepared folder, and the parts that a split file makes of them."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import datasets
+import numpy as np
+from datasets import Dataset, DatasetDict, Video, concatenate_datasets, load_dataset
+from huggingface_hub import DatasetCard
+
+PARTS = ("train", "validation", "test")
+SIMULATED = "synthetic"  # tag of the card of data whose clips and opinions a program made
+
+
+def load_clips(data: str, split_file: str | Path | None = None, part: str | None = None) -> Dataset:
+    """Labelled clips: `id`, `video` undecoded (`{"bytes", "path"}`), `prompt`, `mos` and what else the data set has.
+
+    Args:
+        data: folder written by a preparer of `dataset_scripts`, or the Hub id of such a data set.
+        split_file: CSV `id,split` as `dataset_scripts.make_splits` writes it; None for the data set's own splits.
+        part: "train", "validation" or "test"; None for all clips.
+
+    Raises:
+        ValueError: for a missing column, an unknown part, an id that the data set lacks, a part without clips.
+    """
+    if part is not None and part not in PARTS:
+        raise ValueError(f"part={part!r}: expected one of {list(PARTS)}.")
+    splits = _load(data)
+    if split_file is not None:
+        clips = _take(concatenate_datasets(list(splits.values())), data, split_file, part)
+    elif part is None:
+        clips = concatenate_datasets(list(splits.values()))
+    elif part in splits:
+        clips = splits[part]
+    else:
+        raise ValueError(f"the data set '{data}' has the splits {list(splits)}, not {part!r}; pass --split_file.")
+    labelled = [index for index, mos in enumerate(clips["mos"]) if mos is not None]
+    if not labelled:
+        raise ValueError(f"the {part or 'whole'} part of '{data}' has no clip with a MOS (of {len(clips)} clips).")
+    return clips.select(labelled)
+
+
+def _load(data: str) -> DatasetDict:
+    if not Path(data).exists() and (data.startswith((".", "/")) or data.count("/") != 1):
+        raise ValueError(f"--data '{data}': no such folder, and not a Hub id (owner/name).")
+    splits = load_dataset(data, cache_dir=_cache_of(Path(data)) if Path(data).is_dir() else None)
+    for name, rows in splits.items():
+        missing = {"id", "video", "prompt", "mos"} - set(rows.column_names)
+        if missing:
+            raise ValueError(
+                f"'{data}', split {name!r}, has no column {sorted(missing)}; prepare it (dataset_scripts)."
+            )
+    return DatasetDict({name: rows.cast_column("video", Video(decode=False)) for name, rows in splits.items()})
+
+
+def _cache_of(folder: Path) -> str:
+    """A cache for this folder as it is: its place, and its metadata files' sizes and times of change.
+
+    `datasets` keys its own by the folder's name and card alone, and so gives a folder that was moved, or prepared anew,
+    the paths and labels of the old one.
+    """
+    files = sorted(file for suffix in ("parquet", "jsonl", "csv") for file in folder.rglob(f"*.{suffix}"))
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.blake2b(f"{folder.resolve()} {state}".encode(), digest_size=16).hexdigest()
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "aigcvqa" / key)
+
+
+def _take(clips: Dataset, data: str, split_file: str | Path, part: str | None) -> Dataset:
+    """The rows of one part of a split file, in the file's order."""
+    with Path(split_file).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None or not {"id", "split"} <= set(reader.fieldnames):
+            raise ValueError(f"--split_file '{split_file}' has the columns {reader.fieldnames}; expected id,split.")
+        wanted = [row["id"] for row in reader if part is None or row["split"] == part]
+    place = {clip_id: index for index, clip_id in enumerate(clips["id"])}
+    unknown = [clip_id for clip_id in wanted if clip_id not in place]
+    if unknown:
+        raise ValueError(
+            f"--split_file '{split_file}' names {len(unknown)} clips that '{data}' lacks, such as {unknown[0]!r}."
+        )
+    if not wanted:
+        raise ValueError(f"--split_file '{split_file}' has no clip in its part {part!r}.")
+    return clips.select([place[clip_id] for clip_id in wanted])
+
+
+def some_clips(clips: Dataset, number: int | None, seed: int) -> Dataset:
+    """`number` of the clips, drawn by the seed, in their order; all of them for None."""
+    if number is None or number >= len(clips):
+        return clips
+    return clips.select(sorted(np.random.default_rng(seed).choice(len(clips), number, replace=False).tolist()))
+
+
+def data_name(data: str) -> str:
+    """The name of a data set without the folders of this machine: a Hub id as it is, or a folder's name."""
+    return Path(data).resolve().name if Path(data).is_dir() else data
+
+
+def is_simulated(data: str) -> bool:
+    """Whether the card of a prepared folder says that its clips and opinions were made by a program."""
+    card = Path(data) / "README.md"
+    return card.is_file() and SIMULATED in (DatasetCard.load(card).data.tags or [])

@@ -1,0 +1,205 @@
+"""The training loop of all stages, from top to bottom: set up, train an epoch, validate, keep the best."""
+
+import dataclasses
+import time
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from modeling_aigcvqa import AIGCVQAModel, AIGCVQAProcessor
+
+from .arguments import SUM, StageArguments, parse_arguments
+from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
+from .checkpoints import resume, save_checkpoint, start
+from .clips import load_clips, some_clips
+from .losses import DualLoss
+from .models import initial_model, save_best, select_branches
+from .parameters import parameter_groups, unfix
+from .records import add_run
+from .runs import check_parts, finish, make_accelerator, make_average, make_schedule, print_banner
+from .stage import Stage, TrainingRun
+from .steps import FailedClips, to_device, training_step, with_negative_labels
+from .validation import score_clips, selection_score, validation_batches, validation_metrics
+
+
+def main(stage: Stage, description: str, argv: list[str] | None = None) -> None:
+    """A stage as a program."""
+    train(stage, parse_arguments(description, argv))
+
+
+def train(stage: Stage, arguments: StageArguments) -> None:
+    """Run a stage to its end, from its last checkpoint where there is one."""
+    run = set_up(stage, arguments)
+    print_banner(run)
+    while run.progress.step < run.last_step:
+        row = train_epoch(run)
+        if run.progress.epoch % run.arguments.eval_epochs == 0 or run.progress.step == run.last_step:
+            validate(run, row)
+        save_checkpoint(run.accelerator, run.arguments.output, run.progress, run.arguments.checkpoints_kept)
+    finish(run)
+
+
+def train_epoch(run: TrainingRun) -> dict:
+    """The rest of the epoch that is under way; its row of the history."""
+    arguments, accelerator, progress = run.arguments, run.accelerator, run.progress
+    run.sampler.epoch, run.sampler.start_batch = progress.epoch, progress.batch
+    per_epoch = run.sampler.batches_per_epoch
+    bar = tqdm(
+        total=per_epoch,
+        initial=progress.batch,
+        desc=f"epoch {progress.epoch + 1}",
+        disable=not accelerator.is_main_process or None,
+    )
+    started = ready = time.perf_counter()
+    waited = 0.0
+    for batch in run.loader:
+        waited += time.perf_counter() - ready
+        run.failed.add(batch["failed"])
+        batch = with_negative_labels(to_device(batch, accelerator.device), run.negative_mos)
+        losses = training_step(
+            accelerator, run.trained, batch, run.terms, run.loss, arguments.gradient_accumulation_steps
+        )
+        accelerator.clip_grad_norm_(run.trained.parameters(), arguments.max_grad_norm)
+        run.optimizer.step()
+        run.schedule.step()
+        run.optimizer.zero_grad()
+        if run.average:
+            run.average.update_parameters(run.selected)
+        progress.add_losses(losses)
+        bar.update()
+        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+        accelerator.log({f"loss/{name}": value for name, value in losses.items()}, step=progress.step)
+        if progress.step % arguments.checkpoint_steps == 0 and progress.batch < per_epoch:
+            save_checkpoint(accelerator, arguments.output, progress, arguments.checkpoints_kept)
+        if progress.step == run.last_step:
+            break
+        ready = time.perf_counter()
+    bar.close()
+    return progress.close_epoch(time.perf_counter() - started, waited)
+
+
+def validate(run: TrainingRun, row: dict) -> None:
+    """Add the validation figures to the epoch's row; write the model where they are the best so far."""
+    accelerator, progress = run.accelerator, run.progress
+    network = run.average.module if run.average else run.trained
+    names = [SUM, *run.selected.config.branches]
+    scores, labels, unread = score_clips(accelerator, network, run.validation_loader, names)
+    run.failed.add(unread)
+    row |= validation_metrics(scores, labels)
+    accelerator.log({name: value for name, value in row.items() if "/" in name}, step=progress.step)
+    accelerator.print(progress.summary(run.terms))
+    found = selection_score(row, run.terms)
+    if progress.best_score is None or found > progress.best_score:
+        progress.best_score, progress.best_epoch = found, progress.epoch
+        save_best(accelerator, run.trained, run.average, run.model, run.processor, scores, labels, run.arguments.output)
+
+
+def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
+    """Processes, data, model, optimiser, and the state of an interrupted run."""
+    if arguments.unfixed_ratio is None:
+        arguments = dataclasses.replace(arguments, unfixed_ratio=stage.unfixed_ratio)
+    accelerator = make_accelerator(arguments)
+    start(accelerator, stage.name, arguments)
+
+    # Data
+    model, processor = initial_model(arguments.init_from)
+    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
+    selected = select_branches(model, branches)
+    with accelerator.main_process_first():
+        clips = {part: load_clips(arguments.data, arguments.split_file, part) for part in ("train", "validation")}
+    clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
+    check_parts(clips, arguments.batch_size)
+    sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
+
+    # Model
+    mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
+    describe_model(stage, arguments, model, selected, mos)
+    unfix(selected, arguments.unfixed_ratio)
+    if arguments.gradient_checkpointing:
+        selected.gradient_checkpointing_enable()
+    selected.train()
+
+    # Optimiser
+    groups = parameter_groups(selected, arguments.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=(0.9, 0.999))
+    schedule = make_schedule(optimizer, arguments, sampler.batches_per_epoch)
+    trained, optimizer = accelerator.prepare(selected, optimizer)
+    average = make_average(selected, arguments.ema_decay)
+    accelerator.register_for_checkpointing(*([schedule, average] if average else [schedule]))
+
+    progress = resume(accelerator, arguments.output)
+    if arguments.log_with:
+        accelerator.init_trackers(stage.name)
+    return TrainingRun(
+        stage=stage,
+        arguments=arguments,
+        accelerator=accelerator,
+        model=model,
+        selected=selected,
+        trained=trained,
+        average=average,
+        processor=processor,
+        clips=clips,
+        sampler=sampler,
+        loader=loaders["train"],
+        validation_loader=loaders["validation"],
+        optimizer=optimizer,
+        schedule=schedule,
+        loss=DualLoss.of(model.config),
+        terms=stage.terms(selected.config.branches),
+        negative_mos=mos.min().item() if arguments.negative_mos is None else arguments.negative_mos,
+        progress=progress,
+        failed=FailedClips(accelerator, progress.failed, arguments.max_failed_clips),
+    )
+
+
+def make_loaders(
+    arguments: StageArguments,
+    accelerator: Accelerator,
+    clips: dict[str, Dataset],
+    processor: AIGCVQAProcessor,
+    selected: AIGCVQAModel,
+) -> tuple[GlobalBatchSampler, dict[str, DataLoader]]:
+    """The order of the training batches, and the loaders of both parts."""
+    columns = arguments.label_columns([SUM, *selected.config.branches])
+    cache = FrameCache(arguments.cache, processor) if arguments.cache else None
+    own = {"train": {"seed": arguments.seed, "prompt_negatives": arguments.prompt_negatives}, "validation": {}}
+    data = {
+        part: ClipDataset(clips[part], processor, columns, selected.config.inputs, cache=cache, **own[part])
+        for part in clips
+    }
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    sampler = GlobalBatchSampler(len(data["train"]), arguments.batch_size, arguments.seed, rank, processes)
+    batches = validation_batches(len(data["validation"]), arguments.eval_batch_size, rank, processes)
+    pin_memory = accelerator.device.type == "cuda"
+    return sampler, {
+        part: make_loader(data[part], order, arguments.num_workers, pin_memory)
+        for part, order in (("train", sampler), ("validation", batches))
+    }
+
+
+def describe_model(
+    stage: Stage, arguments: StageArguments, model: AIGCVQAModel, selected: AIGCVQAModel, mos: torch.Tensor
+) -> None:
+    """Write into the model's config what this run makes of it: the labels' scale, the loss, where the weights are from.
+
+    Args:
+        mos: of the training clips (N,).
+    """
+    config, branches = model.config, selected.config.branches
+    config.rescale(mos.mean().item(), mos.std().item())
+    config.plcc_loss_weight, config.rank_loss_weight = arguments.plcc_weight, arguments.rank_weight
+    add_run(
+        config,
+        stage.name,
+        list(branches),
+        arguments.data,
+        labels=arguments.label_columns(stage.terms(branches)),
+        unfixed_ratio=arguments.unfixed_ratio,
+        num_clips=len(mos),
+    )
+    if arguments.caveat is not None:
+        config.set_provenance(dataclasses.replace(config.get_provenance(), caveat=arguments.caveat))

@@ -1,0 +1,51 @@
+"""What is kept of a run beside its weights: a line in the model's provenance, and the commit of this code."""
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+from modeling_aigcvqa import AIGCVQAConfig
+from modeling_aigcvqa.common.files import read_json, write_json
+from modeling_aigcvqa.provenance_aigcvqa import Provenance, Run
+
+from .clips import data_name, is_simulated
+
+RECORD = "training.json"  # beside the weights: arguments, commit, history
+
+
+def add_run(config: AIGCVQAConfig, stage: str, branches: list[str], data: str, **details) -> None:
+    """Add a run to what a config says of its weights.
+
+    Args:
+        data: folder or Hub id; its name is kept, and whether its card says that a program made it.
+        details: other fields of `Run`.
+    """
+    run = Run(
+        stage=stage,
+        branches=branches,
+        data=data_name(data),
+        simulated=is_simulated(data),
+        commit=commit_of_this_code(),
+        **details,
+    )
+    config.set_provenance(config.get_provenance().with_run(run))
+
+
+def describe_run(folder: Path, **details) -> None:
+    """Change fields of the last run in the config.json of a model folder."""
+    content = read_json(folder / "config.json")
+    provenance = Provenance.from_dict(content["provenance"])
+    *earlier, last = provenance.runs
+    runs = [*earlier, dataclasses.replace(last, **details)]
+    content["provenance"] = dataclasses.replace(provenance, runs=runs).to_dict()
+    write_json(folder / "config.json", content)
+
+
+def commit_of_this_code() -> str | None:
+    """The git commit, with "-dirty" where files were changed since; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    try:
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,64 @@
+"""Validation: scores of the validation clips on all processes, their figures, and what the best epoch is chosen by."""
+
+import math
+from pathlib import Path
+
+import evaluate
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .arguments import SUM
+from .steps import score, to_device
+
+
+def validation_batches(num_clips: int, batch_size: int, rank: int, num_processes: int) -> list[list[tuple[int, int]]]:
+    """This process's batches of `(0, index)`: equally many on every process, the last clip repeated where needed."""
+    share = list(range(rank, num_clips, num_processes))
+    share += [num_clips - 1] * (math.ceil(num_clips / num_processes) - len(share))
+    return [[(0, index) for index in share[start : start + batch_size]] for start in range(0, len(share), batch_size)]
+
+
+def score_clips(
+    accelerator: Accelerator, model: nn.Module, loader: DataLoader, scores: list[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """Scores and labels of the loader's clips, (N,) by name, in the data set's order; and what could not be read."""
+    was_training = model.training
+    model.eval()
+    rows, failed = {}, []
+    bar = tqdm(loader, desc="validation", leave=False, disable=not accelerator.is_main_process or None)
+    for batch in bar:
+        batch = to_device(batch, accelerator.device)
+        with torch.no_grad():
+            outputs = score(model, batch, scores)
+        for row, index in enumerate(batch["index"].tolist()):
+            rows[index] = {name: (outputs[name][row].item(), batch["labels"][name][row].item()) for name in scores}
+        failed += batch["failed"]
+    model.train(was_training)
+    rows = dict(item for part in gather_object([list(rows.items())]) for item in part)
+    ordered = [rows[index] for index in sorted(rows)]
+    predicted, labels = (
+        {name: torch.tensor([row[name][place] for row in ordered]) for name in scores} for place in (0, 1)
+    )
+    return predicted, labels, gather_object(failed)
+
+
+def validation_metrics(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, float]:
+    """SROCC, PLCC, KROCC and RMSE of every score with its label, as `quality/srocc` and so on."""
+    metric = evaluate.load(str(Path(__file__).parents[1] / "vqa_correlation"))
+    results = {}
+    for name in scores:
+        found = metric.compute(
+            predictions=scores[name].tolist(), references=labels[name].tolist(), num_bootstrap=0, logistic=False
+        )
+        results |= {f"{name}/{key}": found[key] for key in ("srocc", "plcc", "krocc", "rmse", "main_score")}
+    return results
+
+
+def selection_score(metrics: dict[str, float], terms: list[str]) -> float:
+    """What the best epoch is chosen by: (SROCC + PLCC) / 2 of the quality where it trains, else the branches' mean."""
+    chosen = [SUM] if SUM in terms else terms
+    return sum(metrics[f"{name}/main_score"] for name in chosen) / len(chosen)

@@ -1,0 +1,1 @@
+"""What comes before the stages where weights are random, and the recipe of the small model."""

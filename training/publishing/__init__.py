@@ -1,0 +1,1 @@
+"""A Hub repository of a model: written, checked, pushed."""

@@ -1,0 +1,245 @@
+"""The model card of an exported folder: the template filled with what is known of the weights, and its check."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub.utils import validate_repo_id
+
+from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
+from modeling_aigcvqa.provenance_aigcvqa import Provenance, Source
+from training.common.text import figure_text
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+NAME = "AIGC-VQA"
+TAGS = ["video-quality-assessment", "text-to-video", "aigc", "custom_code"]
+METRIC_IDS = {"srocc": "spearmanr", "plcc": "pearsonr"}  # those that `evaluate` has under another name
+CARD_METRICS = ("srocc", "plcc", "krocc", "rmse")
+FULL_SIZE = 10**8  # parameters: the speed table is of models above
+NON_COMMERCIAL = {
+    "license": "other",
+    "license_name": "s-lab-1.0-non-commercial",
+    "license_link": "https://github.com/VQAssessment/DOVER/blob/master/LICENSE",
+}
+# Fields that the Hub knows, of those that a model card of ours may have, and their types.
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "license": str,
+    "license_name": str,
+    "license_link": str,
+    "library_name": str,
+    "pipeline_tag": str,
+    "language": str,
+    "tags": list,
+    "datasets": list,
+    "base_model": list,
+    "metrics": list,
+    "widget": list,
+    "co2_eq_emissions": dict,
+    "model-index": list,
+}
+REQUIRED = ("license", "library_name", "pipeline_tag", "tags")
+
+
+@dataclass
+class Facts:
+    """What a card says beside what the model's config knows; given by the publisher or measured, nothing is guessed."""
+
+    repo_id: str = "OWNER/NAME"
+    conversion: list[dict[str, Any]] = field(default_factory=list)  # conversion.json of a converted folder
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # metrics.json of training.evaluate
+    examples: list[dict[str, str]] = field(default_factory=list)  # {"src", "text"}
+    license: str | None = None  # where the publisher states it
+    hardware: str | None = None
+    watts: float | None = None
+    grams_per_kwh: float | None = None
+
+    def emissions_g(self, provenance: Provenance) -> float | None:
+        """Grams of CO2 of all training runs, where power and carbon intensity are given."""
+        if self.watts is None or self.grams_per_kwh is None:
+            return None
+        return sum(run.seconds for run in provenance.runs) / 3600 * self.watts / 1000 * self.grams_per_kwh
+
+
+def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
+    """The card of the model in `scorer`."""
+    config = scorer.model.config
+    provenance = config.get_provenance()
+    parameters = scorer.model.num_parameters()
+    values = {
+        "repo_id": facts.repo_id,
+        "branches": ", ".join(config.branches),
+        "parameters": f"{parameters / 1e6:.1f} M",
+        "full_size": parameters > FULL_SIZE,
+        "simulated": bool(provenance.runs) and all(run.simulated for run in provenance.runs),
+        "weights": config.weights_note or "There is no caveat about the weights.",
+        "sources": provenance.sources,
+        "conversion": facts.conversion,
+        "non_commercial": not provenance.commercial_use,
+        "training": training_table(provenance, facts),
+        "metrics": [name.upper() for name in CARD_METRICS],
+        "results": [row for evaluation in facts.evaluations for row in result_rows(evaluation)],
+        "max_prompt_tokens": scorer.processor.tokenizer.model_max_length,
+        "license_sentence": license_sentence(provenance),
+    }
+    return ModelCard.from_template(card_data(provenance, facts), template_path=str(TEMPLATE), **values)
+
+
+def card_data(provenance: Provenance, facts: Facts) -> ModelCardData:
+    """The metadata that the Hub reads."""
+    results = [result for evaluation in facts.evaluations for result in eval_results(evaluation)]
+    extra: dict[str, Any] = {}
+    if facts.examples:
+        extra["widget"] = [{**example, "example_title": example["text"][:60]} for example in facts.examples]
+    emissions = facts.emissions_g(provenance)
+    if emissions is not None:
+        extra["co2_eq_emissions"] = {
+            "emissions": round(emissions, 1),
+            "source": "time of training x power x carbon intensity, the latter two given by the publisher",
+            "training_type": "fine-tuning" if provenance.sources else "pre-training",
+            **({"hardware_used": facts.hardware} if facts.hardware else {}),
+        }
+    free = {"license": provenance.license or "apache-2.0"}
+    return ModelCardData(
+        **(free if provenance.commercial_use else NON_COMMERCIAL),
+        library_name="transformers",
+        pipeline_tag="video-classification",
+        language="en",
+        tags=TAGS,
+        base_model=base_models(provenance.sources) or None,
+        datasets=sorted({run.data for run in provenance.runs if is_hub_id(run.data)}) or None,
+        metrics=sorted({result.metric_type for result in results}) or None,
+        model_name=NAME if results else None,
+        eval_results=results or None,
+        **extra,
+    )
+
+
+def base_models(sources: list[Source]) -> list[str]:
+    """Hub ids among the addresses of the sources."""
+    hub = [source.address.removeprefix("hub:") for source in sources if source.address.startswith("hub:")]
+    return sorted({"/".join(address.split("/")[:2]).split("@")[0] for address in hub})
+
+
+def is_hub_id(name: Any) -> bool:
+    if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists():
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def license_sentence(provenance: Provenance) -> str:
+    if not provenance.commercial_use:
+        return "The weights are for non-commercial use alone, as a source of theirs is."
+    if provenance.license:
+        return f"The weights: {provenance.license}."
+    if provenance.sources:
+        return "The weights' sources have the licences named above, all free for any use."
+    return "So are the weights."
+
+
+def dataset_name(data: Any) -> str:
+    """A name for the data without a path of the machine where it lay."""
+    return data if is_hub_id(data) else Path(str(data or "unknown")).name
+
+
+def own_metrics(evaluation: dict[str, Any]) -> dict[str, dict]:
+    """The figures of the model's own scores, not those of predictions that were laid beside them."""
+    return {score: metrics for score, metrics in evaluation["metrics"].items() if score in SCORES}
+
+
+def result_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the card's table: a score each, with the metrics that papers print."""
+    split = Path(evaluation["split_file"]).stem if evaluation.get("split_file") else ""
+    common = {
+        "data": f"{dataset_name(evaluation.get('data'))}{f', split {split}' if split else ''}",
+        "part": evaluation.get("part") or "all",
+        "num_clips": evaluation.get("num_clips", ""),
+    }
+    return [
+        {**common, "score": score, "figures": [figure_text(metrics.get(name)) for name in CARD_METRICS]}
+        for score, metrics in own_metrics(evaluation).items()
+    ]
+
+
+def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
+    """The entries of the Hub's `model-index`."""
+    split = Path(evaluation["split_file"]).stem if evaluation.get("split_file") else None
+    data = dataset_name(evaluation.get("data"))
+    results = []
+    for score, metrics in own_metrics(evaluation).items():
+        for name in CARD_METRICS:
+            value = (metrics.get(name) or {}).get("value")
+            if is_number(value):
+                results.append(
+                    EvalResult(
+                        task_type="video-classification",
+                        task_name="Video quality assessment",
+                        dataset_type=data,
+                        dataset_name=data,
+                        dataset_config=split,
+                        dataset_split=evaluation.get("part"),
+                        metric_type=METRIC_IDS.get(name, name),
+                        metric_name=f"{name.upper()} of {score}",
+                        metric_value=round(value, 4),
+                    )
+                )
+    return results
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def training_table(provenance: Provenance, facts: Facts) -> dict[str, str]:
+    """A row for every training run, and what the publisher says of the machine."""
+    rows, times = {}, Counter()
+    for run in provenance.runs:
+        times[run.stage] += 1
+        name = f"{run.stage} ({times[run.stage]})" if times[run.stage] > 1 else run.stage
+        epochs = f"{run.epochs} epoch(s)" if run.epochs else "trained"
+        clips = f", {run.num_clips} clips" if run.num_clips else ""
+        best = f", the best was {run.best_epoch}" if run.best_epoch else ""
+        rows[name] = f"{epochs} on {run.data}{clips}{best}; {run.seconds / 3600:.2f} h"
+    if facts.hardware:
+        rows["hardware"] = facts.hardware
+    emissions = facts.emissions_g(provenance)
+    if emissions is not None:
+        rows["CO2"] = f"{emissions:.1f} g (time x power x carbon intensity)"
+    return rows
+
+
+def check_card(text: str) -> list[str]:
+    """What is wrong with a card's metadata, as far as that can be told without the Hub; empty if nothing."""
+    match = REGEX_YAML_BLOCK.search(text)
+    if not match:
+        return ["README.md does not begin with a block of YAML between lines of '---'"]
+    try:
+        data = yaml.safe_load(match.group(2))
+        ModelCard(text)  # parses model-index
+    except (yaml.YAMLError, ValueError) as error:
+        return [f"README.md: the metadata cannot be parsed ({error})"]
+    problems = [f"README.md: the field {name!r} is missing" for name in REQUIRED if not data.get(name)]
+    for name, value in data.items():
+        if name not in FIELDS:
+            problems.append(f"README.md: the Hub knows no field {name!r} (known here: {sorted(FIELDS)})")
+        elif not isinstance(value, FIELDS[name]):
+            problems.append(f"README.md: {name} is {type(value).__name__}, not {FIELDS[name]}")
+    if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
+        problems.append("README.md: license 'other' needs license_name and license_link")
+    problems += [f"README.md: widget {entry} has no src" for entry in data.get("widget", []) if "src" not in entry]
+    problems += [
+        f"README.md: base_model {name!r} is no Hub id" for name in data.get("base_model", []) if "/" not in name
+    ]
+    body = text[match.end() :]
+    if "{{" in body or "{%" in body:
+        problems.append("README.md: a placeholder of the template was left unfilled")
+    return problems

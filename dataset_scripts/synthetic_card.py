@@ -52,7 +52,7 @@ they are not human opinion.
 | `technical_mos`, `aesthetic_mos`, `alignment_mos` | mean opinion scores of the three qualities, own noise |
 | `technical`, `aesthetic`, `alignment`, `quality` | the noiseless values behind them, 0..1 |
 | `failures` | JSON object: failure to severity (technical, aesthetic) or cost (alignment); `{{}}` for a flawless clip |
-| `prompt_parts` | JSON list of [start, end, part]: what the words of the prompt say: subject, colour, background, count, motion |
+| `prompt_parts` | JSON list of [start, end, part of the scene]: what each stretch of the prompt says |
 | `generator` | simulated generator |
 | `category` | nature, human, artificial, animal, object or abstract |
 | `prompt_id` | number of the prompt |

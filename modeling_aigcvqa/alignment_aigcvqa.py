@@ -185,7 +185,7 @@ class AlignmentBackbone(nn.Module):
         return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """(B, T, 3, H, W), CLIP-normalised -> passages of visual tokens for `encode_text` (B, K, N, vision_hidden_size).
+        """(B, T, 3, H, W), CLIP-normalised -> passages of tokens for `encode_text` (B, K, N, vision_hidden_size).
 
         With the adapter the tokens of all frames are one passage, K = 1; without it every frame is one, K = T.
         """

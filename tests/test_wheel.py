@@ -1,8 +1,11 @@
 """The wheel, installed alone in a fresh environment and used away from the checkout: scores, explains, converts."""
 
 import csv
+import email
+import email.policy
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +26,8 @@ from tests.modeling.conversion.published import published
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    environment = os.environ | {"GITHUB_SERVER_URL": "https://example.org", "GITHUB_REPOSITORY": "owner/name"}
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
@@ -34,9 +38,8 @@ def run(wheel, tmp_path_factory):
     venv.create(folder, with_pip=False)
     binaries = folder / ("Scripts" if os.name == "nt" else "bin")
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    (site / "dependencies.pth").write_text(
-        sysconfig.get_path("purelib")
-    )  # a path alone: its own .pth files do not count
+    # A path alone: the .pth files in that folder, the checkout's among them, do not count.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     install = [sys.executable, "-m", "pip", "--python", str(binaries / "python"), "install", "--no-deps", "--no-index"]
     subprocess.run([*install, "--ignore-installed", str(wheel)], check=True, capture_output=True)
 
@@ -64,6 +67,17 @@ def test_it_holds_the_package_and_its_model_alone(wheel):
     )
     assert {f"modeling_aigcvqa/{name}" for name in held} <= set(names)
     assert wheel.stat().st_size < 12 * 2**20
+
+
+def test_its_page_on_pypi_has_no_dead_links(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+        metadata = email.message_from_bytes(archive.read(name), policy=email.policy.default)
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL"))
+    assert urls["Changelog"] == "https://example.org/owner/name/blob/main/CHANGELOG.md"
+    readme = metadata.get_content()
+    assert "https://example.org/owner/name/blob/main/docs/scoring.md" in readme
+    assert all(link.startswith(("https://", "#")) for link in re.findall(r"\]\(([^)]+)\)", readme))
 
 
 def test_it_scores_explains_and_converts(run, tmp_path):

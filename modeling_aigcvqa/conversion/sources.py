@@ -7,12 +7,13 @@ import shutil
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -82,7 +83,7 @@ class Address:
             request = urllib.request.Request(self.text, method="HEAD")
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 return int(answer.headers["Content-Length"])
-        except (HfHubHTTPError, OSError, TypeError, ValueError):
+        except (HTTPError, OSError, TypeError, ValueError):
             return None  # fetching will say what is wrong
 
     def fetch(self) -> Path:
@@ -103,7 +104,7 @@ class Address:
     def _fetch_from_hub(self) -> Path:
         try:
             return Path(hf_hub_download(self.hub["repo"], self.hub["file"], revision=self.hub["revision"]))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (HTTPError, OSError) as error:
             offline = " HF_HUB_OFFLINE forbids the network; unset it once." if constants.HF_HUB_OFFLINE else ""
             raise CheckpointError(f"{self.text!r} could not be fetched from the Hub: {error}{offline}") from error
 
@@ -116,10 +117,15 @@ class Address:
                     f"{self.text!r} is not in the cache and HF_HUB_OFFLINE forbids the network; unset it once."
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
+            size = self.remote_size()
             try:
                 torch.hub.download_url_to_file(self.text, str(path))
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 raise CheckpointError(f"{self.text!r} could not be fetched ({error}); check the network.") from error
+            if size and path.stat().st_size != size:  # torch.hub takes a lost connection for the end of the file
+                got = path.stat().st_size
+                path.unlink()
+                raise CheckpointError(f"{self.text!r}: {got:,} of {size:,} bytes arrived; run the command again.")
             self.digest_file.write_text(sha256_of(path))
         elif self.digest_file.read_text() != sha256_of(path):
             raise CheckpointError(
@@ -147,8 +153,9 @@ def fetch_all(addresses: Iterable[str], licenses: dict[str, str], say: Callable[
     paths, left = {}, dict(sizes)
     for address in wanted:
         if address in left:
-            coming = _megabytes(sum(size or 0 for size in left.values()))
-            say(f"fetching {len(sizes) - len(left) + 1} of {len(sizes)}, {coming} still to come: {address.text}")
+            coming = sum(size or 0 for size in left.values())
+            coming = f" ({_megabytes(coming)} still to come)" if coming else ""
+            say(f"fetching {len(sizes) - len(left) + 1} of {len(sizes)}{coming}: {address.text}")
             del left[address]
         paths[address.text] = address.fetch()
     return paths

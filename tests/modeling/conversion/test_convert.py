@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -280,6 +281,22 @@ def test_a_download_is_remembered_by_its_hash(files, tmp_path, monkeypatch):
         file.write(b"changed")
     with pytest.raises(CheckpointError, match="has changed"):
         Address(url).fetch()
+    path.unlink()
+    monkeypatch.setattr(Address, "remote_size", lambda _: files["fast_vqa"].stat().st_size + 1)
+    with pytest.raises(CheckpointError, match=r"bytes arrived; run the command again"):
+        Address(url).fetch()
+    assert not path.exists()
+
+
+def test_no_network(tmp_path):
+    """In a process of its own, since huggingface_hub reads its variables once."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://localhost:9", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "modeling_aigcvqa", "convert", "--preset", "dover", "--output", "model"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "to fetch: hub:teowu/DOVER/DOVER.pth (size not known), licence: " in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("aigcvqa: 'hub:teowu/DOVER/DOVER.pth' could not be fetched")
+    assert not (tmp_path / "model").exists()
 
 
 # ---- named weights, provenance, merging ------------------------------------------------------------------------------
@@ -314,26 +331,19 @@ def test_a_set_that_cannot_be_fetched_says_why(weight_set, tmp_path, monkeypatch
     assert not list(weight_set.rglob("config.json"))
 
 
-def test_licences_and_sizes_are_said_before_anything_is_fetched(files, tmp_path, monkeypatch):
+def test_licences_and_sizes_are_said_before_anything_is_fetched(monkeypatch):
     order = []
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(Address, "remote_size", lambda _: 3_000_000)
-
-    def download(url, target, *_, **__):
-        order.append(f"download {url[-5:]}")
-        shutil.copy(files["fast_vqa"], target)
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(Address, "fetch", lambda self: order.append(f"fetch {self.text[-5:]}"))
     urls = ["https://example.org/a.pth", "https://example.org/b.pth"]
     fetch_all(urls, {urls[0]: "MIT"}, order.append)
     assert order == [
         "to fetch: https://example.org/a.pth (3 MB), licence: MIT",
         "to fetch: https://example.org/b.pth (3 MB), licence: known once the file is read",
-        "fetching 1 of 2, 6 MB still to come: https://example.org/a.pth",
-        "download a.pth",
-        "fetching 2 of 2, 3 MB still to come: https://example.org/b.pth",
-        "download b.pth",
+        "fetching 1 of 2 (6 MB still to come): https://example.org/a.pth",
+        "fetch a.pth",
+        "fetching 2 of 2 (3 MB still to come): https://example.org/b.pth",
+        "fetch b.pth",
     ]
 
 

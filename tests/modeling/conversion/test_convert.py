@@ -288,8 +288,9 @@ def test_a_download_is_remembered_by_its_hash(files, tmp_path, monkeypatch):
     assert not path.exists()
 
 
+@pytest.mark.slow  # half a minute, in which huggingface_hub tries again
 def test_no_network(tmp_path):
-    """In a process of its own, since huggingface_hub reads its variables once."""
+    """In a process of its own, because huggingface_hub reads its variables once."""
     environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://localhost:9", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "modeling_aigcvqa", "convert", "--preset", "dover", "--output", "model"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

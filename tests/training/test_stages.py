@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.training.tiny import tiny_data, tiny_folder
 from training import stage1, stage2, stage3
 from training.common import checkpoints, loop
+from training.common.arguments import parse_arguments
 
 STAGES = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
 
@@ -88,6 +89,15 @@ def test_the_stages_follow_one_another(data, start, tmp_path, capsys):
     assert [run.stage for run in model.config.get_provenance().runs] == ["stage1", "stage2", "stage3"]
     assert last.data == "data" and last.simulated is False and last.num_clips == 12 and last.seconds > 0
     assert last.labels["technical"] == "technical_mos" and last.unfixed_ratio == 0.3 and last.best_epoch == 1
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_what_trains_has_the_scale_of_the_labels(data, start, tmp_path, stage):
+    run = loop.set_up(STAGES[stage].STAGE, parse_arguments("", options(data, start, tmp_path / "run")))
+    whole, trains = run.model.config, run.selected.config
+    assert whole.mos_std == pytest.approx(torch.tensor(run.clips["train"]["mos"]).std().item()) and whole.mos_std > 1
+    assert trains.to_dict() == whole.to_dict() | {"branches": list(STAGES[stage].STAGE.branches)}
+    assert run.loss.unit == whole.mos_std
 
 
 class Interrupted(Exception):
@@ -200,17 +210,17 @@ UNSEEN = r"(head\.fc_last|alignment_head\.\d|text_encoder\.encoder\.layer\.1\.ou
 
 def assert_same_weights(folder: Path, other: Path) -> None:
     """Up to what the order of a sum changes over a few steps."""
-    found, wanted = weights(folder), weights(other)
-    for name in wanted:
-        if not re.search(UNSEEN, name):
-            torch.testing.assert_close(found[name], wanted[name], atol=2e-4, rtol=1e-3, msg=name)
+    found, wanted = (
+        {name: value for name, value in weights(path).items() if not re.search(UNSEEN, name)} for path in (folder, other)
+    )
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-3)  # names the entry that differs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_two_processes_give_what_one_gives(data, tmp_path, stage):
     start = tiny_folder(tmp_path / "start", dropout=False)
-    changes = {"epochs": 2, "prompt_negatives": 1 if stage == "stage2" else 0}
+    changes = {"epochs": 2, "prompt_negatives": 1 if stage == "stage2" else 0, "unfixed_ratio": 1}
     one = run(stage, data, start, tmp_path / "one", **changes)
     said = launched(stage, 2, options(data, start, tmp_path / "two", **changes))
     assert "2 processes x 2" in said
@@ -257,9 +267,9 @@ def test_two_processes_killed_and_resumed(data, start, tmp_path, stage):
 @pytest.mark.slow
 def test_fsdp_on_two_processes(data, tmp_path):
     start = tiny_folder(tmp_path / "start", dropout=False)
-    one = run("stage3", data, start, tmp_path / "one", max_steps=2)
+    one = run("stage3", data, start, tmp_path / "one", max_steps=2, unfixed_ratio=1)
     config = REPOSITORY / "training" / "configs" / "accelerate_fsdp.yaml"
-    launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2), config)
+    launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2, unfixed_ratio=1), config)
     assert_same_weights(tmp_path / "two", one)
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from modeling_aigcvqa import AIGCVQAModel, AIGCVQAProcessor
+from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 
 from .arguments import SUM, StageArguments, parse_arguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
@@ -106,17 +106,17 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
 
     # Data
     model, processor = initial_model(arguments.init_from)
-    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
-    selected = select_branches(model, branches)
     with accelerator.main_process_first():
         clips = {part: load_clips(arguments.data, arguments.split_file, part) for part in ("train", "validation")}
     clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
     check_parts(clips, arguments.batch_size)
-    sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
 
     # Model
+    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
     mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
-    describe_model(stage, arguments, model, selected, mos)
+    describe_model(stage, arguments, model.config, branches, mos)
+    selected = select_branches(model, branches)  # takes a copy of the config as it is now
+    sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
     unfix(selected, arguments.unfixed_ratio)
     if arguments.gradient_checkpointing:
         selected.gradient_checkpointing_enable()
@@ -182,20 +182,20 @@ def make_loaders(
 
 
 def describe_model(
-    stage: Stage, arguments: StageArguments, model: AIGCVQAModel, selected: AIGCVQAModel, mos: torch.Tensor
+    stage: Stage, arguments: StageArguments, config: AIGCVQAConfig, branches: list[str], mos: torch.Tensor
 ) -> None:
     """Write into the model's config what this run makes of it: the labels' scale, the loss, where the weights are from.
 
     Args:
+        branches: that train.
         mos: of the training clips (N,).
     """
-    config, branches = model.config, selected.config.branches
     config.rescale(mos.mean().item(), mos.std().item())
     config.plcc_loss_weight, config.rank_loss_weight = arguments.plcc_weight, arguments.rank_weight
     add_run(
         config,
         stage.name,
-        list(branches),
+        branches,
         arguments.data,
         labels=arguments.label_columns(stage.terms(branches)),
         unfixed_ratio=arguments.unfixed_ratio,

@@ -201,7 +201,7 @@ def test_faults_of_a_folder_are_found(repository):
     ("file", "old", "new", "problem"),
     [
         ("loss_aigcvqa.py", "import torch\n", "import torch\nimport training.benchmarks.oracle\n", "does not load"),
-        ("handler.py", "import av\n", "import av\nimport modeling_aigcvqa\n", "does not load"),
+        ("handler.py", "import torch\n", "import torch\nimport modeling_aigcvqa\n", "does not load"),
         ("config.json", '"text_num_hidden_layers": 3', '"text_num_hidden_layers": 2', "weights: missing, unknown"),
         ("stray.py", None, "import torch\n", "stray.py: nothing imports it"),
     ],

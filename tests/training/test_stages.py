@@ -211,7 +211,8 @@ UNSEEN = r"(head\.fc_last|alignment_head\.\d|text_encoder\.encoder\.layer\.1\.ou
 def assert_same_weights(folder: Path, other: Path) -> None:
     """Up to what the order of a sum changes over a few steps."""
     found, wanted = (
-        {name: value for name, value in weights(path).items() if not re.search(UNSEEN, name)} for path in (folder, other)
+        {name: value for name, value in weights(model).items() if not re.search(UNSEEN, name)}
+        for model in (folder, other)
     )
     torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-3)  # names the entry that differs
 

@@ -4,8 +4,6 @@ Nothing is dropped in silence: every row that is left out gives a `Problem`, and
 clip's bytes pass through in pieces and one clip per worker is decoded at a time: memory does not depend on the clips.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

@@ -9,8 +9,6 @@ Files that VideoFolder does not know (GIF, WebM, images) become H.264 in RGB wit
 and decord reads them. An image is a clip of one frame.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """What a label reader produces (clips, pairs, problems) and the helpers that all readers share."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

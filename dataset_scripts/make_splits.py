@@ -14,8 +14,6 @@ the rows, the file format or Python's random generator. All labelled clips of th
 stand in there; clips without MOS are left out and counted. `leakage.json` tells for every split what its parts share.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import hashlib

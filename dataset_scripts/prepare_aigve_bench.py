@@ -8,8 +8,6 @@ the dimension does not apply and becomes null. Names of the columns are the data
 Seen: the real annotations of its toy part (10 clips) and two of the clips. Not seen: the full dataset.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -15,8 +15,6 @@ not publish them, so they are reported as missing unless you have them.
 Seen: part of the real fetv_data.json and of one rater's file. Not seen: the archives of clips (layout: the READMEs).
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections import defaultdict

@@ -13,8 +13,6 @@ scores: `mos` is null. The same two clips may be voted on more than once; every 
 Seen: a real result file (1,069 votes). Not seen: the parquet files (columns from the card) and the clips.
 """
 
-from __future__ import annotations
-
 import posixpath
 import sys
 from pathlib import Path

@@ -14,8 +14,6 @@ Seen: the first 16,000 characters of the real test.json. Not seen: ImageRewardDB
 script; whether a rating outside 1..7 or an empty one occurs is for the report to tell) and the images.
 """
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections import defaultdict

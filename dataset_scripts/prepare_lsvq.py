@@ -10,8 +10,6 @@ The 1080p test part becomes the split `test_1080p`.
 Not seen: the real files. Columns are those that public readers of these files name; the MOS range is taken as 0..100.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

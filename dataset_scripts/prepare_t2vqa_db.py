@@ -15,8 +15,6 @@ entries. In neither do the lines name the generator; if the file names do, give 
 with a group named "generator", such as '^(?P<generator>[a-z0-9-]+)_'. Without it `generator` is null.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import sys

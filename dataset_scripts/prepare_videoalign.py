@@ -11,8 +11,6 @@ Seen: the real example CSV of the repository and the clips of its first pair. It
 reported. Not seen: videogen-rewardbench.csv (columns from its card and from the authors' evaluation script).
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -12,8 +12,6 @@ and the clips are named by letter and number; it stays null.
 Not seen: the real files; columns from the dataset card. Its zipped frame folders are not read, only video files.
 """
 
-from __future__ import annotations
-
 import posixpath
 import sys
 from pathlib import Path

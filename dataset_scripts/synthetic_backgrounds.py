@@ -4,8 +4,6 @@ A layer is (image, depth): the image is uint8 (size, WIDTH * size, 4), RGB premu
 and depth 1 moves with the camera. The first layer of a background is opaque.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

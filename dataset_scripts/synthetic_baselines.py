@@ -6,8 +6,6 @@ prints the SROCC of Laplacian sharpness, colourfulness, frame difference and ran
 the table into the dataset card of DIR.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

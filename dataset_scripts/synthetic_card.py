@@ -1,7 +1,5 @@
 """Dataset card and contact sheet of the synthetic benchmark."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections import Counter

@@ -8,8 +8,6 @@ wrong of the prompt. The three latents follow from the plan alone:
     alignment = product over alignment failures of (1 - cost)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

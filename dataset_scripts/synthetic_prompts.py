@@ -4,8 +4,6 @@ A `Scene` is a subject, its count, its colour, its motion and its background. `m
 unique as scenes (not only as sentences), so that no two prompts ask for the same thing.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Quality of a clip from its three latents, and the simulated raters who turn it into mean opinion scores."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import spearmanr
 

@@ -3,8 +3,6 @@
 Everything drawn here is flawless but for the composition that a failure asks for; `synthetic_failures` spoils the rest.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import pi, sin
 

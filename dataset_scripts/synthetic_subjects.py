@@ -4,8 +4,6 @@ Drawers work in a unit square: x and y run from -1 to 1, y points down, feet are
 A sprite is an image (S, S, 4), uint8, RGB premultiplied by alpha.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from math import cos, pi, sin

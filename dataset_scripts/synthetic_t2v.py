@@ -6,8 +6,6 @@ writes DIR/data/train/metadata.jsonl, the clips beside it and a dataset card; `d
 `--contact_sheet FILE.png` also draws twelve clips with their prompts, failures and scores.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

@@ -1,7 +1,5 @@
 """The synthetic benchmark: repeatable, loadable, with failures that cost what they should."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

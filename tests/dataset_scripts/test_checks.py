@@ -218,7 +218,7 @@ def test_wrong_arguments(source, case, capsys):
     elif case == "output in source":
         output, text = source / "out", "outside"
     elif case == "no source":
-        source, text = source / "nowhere", "is no folder"
+        source, text = source / "nowhere", "is not a folder"
     elif case == "no labels":
         (source / "info.txt").unlink()
         text = "--labels FILE"
@@ -298,12 +298,8 @@ def test_media_index(tmp_path):
 
 
 def test_label_helpers(tmp_path):
-    assert [split_of(f"{name}.csv") for name in ("LSVQ_whole_train", "val", "Test_1", "info")] == [
-        "train",
-        "validation",
-        "test",
-        "train",
-    ]
+    splits = {"LSVQ_whole_train": "train", "val": "validation", "Test_1": "test", "info": "train"}
+    assert {name: split_of(Path(f"{name}.csv")) for name in splits} == splits
     (tmp_path / "odd.json").write_text('{"rows": []}')
     with pytest.raises(ValueError, match=r"odd\.json.*data_list"):
         list(read_rows(tmp_path / "odd.json"))

@@ -88,13 +88,11 @@ def test_the_statistics_of_a_comparison():
     assert (result["technical_score"]["win_rate"], result["technical_score"]["p_value_holm"]) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("generators", "message"), [(["aurora", "nobody"], "expected two of"), (["x", "x"], "expected two")]
-)
-def test_compare_generators_names_what_it_knows(benchmark, capsys, generators, message):
+@pytest.mark.parametrize("generators", [["aurora", "nobody"], ["x", "x"]])
+def test_compare_generators_names_what_it_knows(benchmark, capsys, generators):
     arguments = ["--manifest", str(benchmark / "metadata.jsonl"), "--generators", *generators]
     assert compare_generators.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    assert "which has ['aurora', 'basalt', 'cinder']" in capsys.readouterr().err
 
 
 def test_filter_clips(benchmark, tmp_path, capsys):
@@ -109,7 +107,7 @@ def test_filter_clips(benchmark, tmp_path, capsys):
     (folder / "broken.txt").write_text("a prompt")
     output = tmp_path / "out"
     assert filter_clips.main([str(folder), "--keep_share", "0.5", "--output", str(output), "--copy"]) == 1
-    assert "kept 2, rejected 4, of these 2 that could not be scored" in capsys.readouterr().out
+    assert "kept 2, rejected 4 (2 could not be scored)" in capsys.readouterr().out
     kept, rejected = read_csv(output / "kept.csv"), read_csv(output / "rejected.csv")
     scores = {row["file"]: float(row["quality_score"]) for row in [*kept, *rejected] if row["quality_score"]}
     assert {row["file"] for row in kept} == set(sorted(scores, key=scores.get)[-2:])
@@ -133,9 +131,9 @@ def test_thresholds_are_asked_before_the_share():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to filter by"),
+        ([], "no filter was given"),
         (["--keep_share", "30"], "expected a share"),
-        (["--minimum", "alignment_score=0", "--branches", "technical"], "gives no ['alignment_score']"),
+        (["--minimum", "alignment_score=0", "--branches", "technical"], "has no ['alignment_score']"),
     ],
 )
 def test_filter_clips_refuses(benchmark, tmp_path, capsys, arguments, message):
@@ -185,7 +183,7 @@ def test_fine_tune(ratings, model_folder, tmp_path, monkeypatch, capsys):
     assert "quality_score: SROCC on the test part" in capsys.readouterr().out
     check_fine_tuned(tmp_path / "tuned", next(ratings.parent.glob("clips/*/*.mp4")))
     assert fine_tune.main([*arguments, "--", *OPTIONS]) == 0
-    assert "is trained already" in capsys.readouterr().out
+    assert "is already trained" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Backgrounds of the synthetic benchmark: textured layers at different depths, wider than the frame, for parallax.
+"""The backgrounds of the synthetic benchmark: textured layers at different depths, wider than the frame, for parallax.
 
-A layer is (image, depth): the image is uint8 (size, WIDTH * size, 4), RGB premultiplied by alpha; depth 0 stands still
-and depth 1 moves with the camera. The first layer of a background is opaque.
+A layer is (image, depth). The image is (size, WIDTH * size, 4), uint8, RGB premultiplied by alpha. A layer of depth 0
+stands still, one of depth 1 moves with the camera. A painter returns the layers from the farthest to the nearest; the
+first layer is opaque.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,11 @@ RGB = tuple[float, float, float]
 
 
 def fractal(rng: np.random.Generator, height: int, width: int, cells: float, octaves: int = 4) -> np.ndarray:
-    """Smooth random texture (height, width), float32, mean about 0, range about -1..1.
+    """A smooth random texture (height, width), float32, mean about 0, range about -1..1.
 
-    `cells`: cells of the coarsest octave across the height; every octave doubles them and halves the weight.
+    Args:
+        cells: number of cells of the coarsest octave over the height. Every further octave has twice as many cells and
+            half the weight.
     """
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
@@ -28,7 +31,7 @@ def fractal(rng: np.random.Generator, height: int, width: int, cells: float, oct
 
 
 def _gradient(size: int, stops: list[tuple[float, RGB]]) -> np.ndarray:
-    """Vertical gradient (size, WIDTH * size, 3), float32, through the stops (height 0..1, colour)."""
+    """A vertical gradient (size, WIDTH * size, 3), float32, through the stops (height 0..1, colour)."""
     heights, colours = zip(*stops, strict=True)
     rows = np.linspace(0, 1, size)
     column = np.stack([np.interp(rows, heights, np.array(colours)[:, c]) for c in range(3)], 1).astype(np.float32)
@@ -36,24 +39,24 @@ def _gradient(size: int, stops: list[tuple[float, RGB]]) -> np.ndarray:
 
 
 def _opaque(image: np.ndarray) -> np.ndarray:
-    """RGB float image to an opaque RGBA layer."""
+    """An opaque RGBA layer from an RGB float image."""
     rgb = np.clip(image, 0, 255).astype(np.uint8)
     return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
 
 
 def _masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """RGB float image and mask (0..1) to a premultiplied RGBA layer."""
+    """A premultiplied RGBA layer from an RGB float image and a mask (0..1)."""
     alpha = np.clip(mask, 0, 1)[..., None]
     return (np.dstack([np.clip(image, 0, 255), np.full(mask.shape, 255.0)]) * alpha).astype(np.uint8)
 
 
 def _below(line: np.ndarray, size: int) -> np.ndarray:
-    """Mask (size, width), 1 below a line of heights in pixels, with a soft edge of a pixel."""
+    """A mask (size, width) that is 1 below a line of heights in pixels, with a soft edge of one pixel."""
     return np.clip(np.arange(size)[:, None] - line[None] + 0.5, 0, 1).astype(np.float32)
 
 
 def _ridge(rng: np.random.Generator, size: int, level: float, height: float, cells: float, octaves: int) -> np.ndarray:
-    """Skyline (width,) in pixels around `level` (share of the height)."""
+    """A skyline (width,) in pixels around `level` (a share of the height)."""
     width = int(WIDTH * size)
     profile = np.zeros(width)
     for octave in range(octaves):
@@ -64,7 +67,7 @@ def _ridge(rng: np.random.Generator, size: int, level: float, height: float, cel
 
 
 def _ground(rng: np.random.Generator, size: int, top: float, near: RGB, far: RGB, grain: float, cells: float) -> Layer:
-    """Textured ground from `top` (share of the height) down, finer towards the horizon."""
+    """A textured ground below `top` (a share of the height); the texture gets finer towards the horizon."""
     width = int(WIDTH * size)
     rows = size - int(top * size)
     texture = cv2.resize(fractal(rng, rows * 2, width, cells * 2, 4), (width, rows), interpolation=cv2.INTER_AREA)
@@ -131,7 +134,7 @@ def _meadow(rng: np.random.Generator, size: int) -> list[Layer]:
 
 
 def _pines(rng: np.random.Generator, size: int, count: int, base: float, height: float, colour: RGB) -> np.ndarray:
-    """Row of pines on a transparent layer."""
+    """A row of pines on a transparent layer."""
     layer = np.zeros((size, int(WIDTH * size), 4), np.uint8)
     for x in np.linspace(0, layer.shape[1], count) + rng.normal(0, 0.04 * size, count):
         tall = height * size * (0.75 + 0.5 * rng.random())
@@ -361,32 +364,16 @@ def _ink(rng: np.random.Generator, size: int) -> list[Layer]:
 
 
 PAINTERS: dict[str, Callable[[np.random.Generator, int], list[Layer]]] = {
-    "beach": _beach,
-    "meadow": _meadow,
-    "forest": _forest,
-    "desert": _desert,
-    "snow": _snow,
-    "underwater": _underwater,
-    "space": _space,
-    "sunset": _sunset,
-    "city": _city,
-    "bricks": _bricks,
-    "room": _room,
-    "studio": _studio,
-    "checker": _checker,
-    "pastel": _pastel,
-    "void": _void,
-    "ink": _ink,
-}
-
-
-def paint_background(name: str, rng: np.random.Generator, size: int) -> list[Layer]:
-    """Layers of a background, farthest first."""
-    return PAINTERS[name](rng, size)
+    painter.__name__.removeprefix("_"): painter
+    for painter in (
+        _beach, _meadow, _forest, _desert, _snow, _underwater, _space, _sunset,
+        _city, _bricks, _room, _studio, _checker, _pastel, _void, _ink,
+    )
+}  # fmt: skip
 
 
 def compose(layers: list[Layer], offsets: np.ndarray, size: int) -> np.ndarray:
-    """Frames (T, size, size, 3), uint8, of a camera at `offsets` (T,), pixels from the centre of the nearest layer."""
+    """The frames (T, size, size, 3), uint8, of a camera at `offsets` (T,), in pixels from the centre."""
     centre = (layers[0][0].shape[1] - size) // 2
     frames = np.empty((len(offsets), size, size, 3), np.uint8)
     inverse = [255 - cv2.cvtColor(image[..., 3], cv2.COLOR_GRAY2RGB) for image, _ in layers]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -41,13 +41,6 @@ T = TypeVar("T")
 def progress(items: Iterable[T], total: int, text: str) -> Iterable[T]:
     """Iterate with a progress bar, shown only on a terminal: checking and writing a large dataset takes minutes."""
     return track(items, text, total=total, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-
-class FileFacts(NamedTuple):
-    """The content hash of a clip, and the reason why it cannot be decoded (None if it can)."""
-
-    digest: str
-    error: str | None
 
 
 def split_rank(split: str) -> int:
@@ -105,20 +98,20 @@ def _read_ends(path: Path) -> None:
     reader.get_batch(sorted({0, len(reader) - 1})).asnumpy()
 
 
-def inspect_files(source: Path, files: Iterable[str], workers: int) -> Iterator[FileFacts]:
-    """The facts of each file, in the given order. Hard links to one file are read once."""
-    linked: dict[tuple[int, int], FileFacts] = {}
+def inspect_files(source: Path, files: Iterable[str], workers: int) -> Iterator[tuple[str, str | None]]:
+    """The content hash and `decode_error` of each file, in the given order. Hard links to one file are read once."""
+    linked: dict[tuple[int, int], tuple[str, str | None]] = {}
 
-    def inspect(file: str) -> FileFacts:
+    def inspect(file: str) -> tuple[str, str | None]:
         path = source / file
         try:
             status = path.stat()
             key = (status.st_dev, status.st_ino)
             if status.st_nlink > 1 and key in linked:
                 return linked[key]
-            facts = FileFacts(content_hash(path), decode_error(path))
+            facts = content_hash(path), decode_error(path)
         except OSError as error:
-            return FileFacts("", f"{type(error).__name__}: {error.strerror}")
+            return "", f"{type(error).__name__}: {error.strerror}"
         if status.st_nlink > 1:
             linked[key] = facts
         return facts
@@ -227,9 +220,11 @@ class Checker:
 def report(checker: Checker) -> dict[str, Any]:
     """The result as a dict for report.json: rows per split, problems per kind, and every problem."""
     counts = Counter(problem.kind for problem in checker.problems)
+    clips = Counter(clip.split for clip in checker.clips)
     return {
         "dataset": checker.spec.name,
-        "clips": dict(Counter(clip.split for clip in checker.clips)),
+        # In the order train, validation, test.
+        "clips": {split: clips[split] for split in sorted(clips, key=lambda split: (-split_rank(split), split))},
         "unlabelled_clips": dict(Counter(clip.split for clip in checker.clips if clip.mos is None)),
         "pairs": dict(Counter(pair.split for pair in checker.pairs)),
         "keep_duplicates": checker.keep_duplicates,

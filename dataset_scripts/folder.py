@@ -20,7 +20,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,8 @@ from datasets import DatasetInfo, Features, Value, Video
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi
 
-from .checks import Checker, format_report, progress, report, split_rank
-from .labels import (
-    IMAGE_SUFFIXES,
-    STRING,
-    VIDEO_SUFFIXES,
-    Clip,
-    DatasetSpec,
-    Labels,
-    MediaIndex,
-    Pair,
-    label_files,
-)
+from .checks import Checker, format_report, progress, report
+from .labels import IMAGE_SUFFIXES, STRING, VIDEO_SUFFIXES, Clip, DatasetSpec, Labels, MediaIndex, Pair, label_files
 
 SHARD_BYTES = 500 << 20  # the shard size of `push_to_hub` of `datasets`
 ROW_GROUP_BYTES = 32 << 20  # readers keep one row group in memory
@@ -101,11 +91,6 @@ def file_features(features: Features) -> Features:
             name, kind = "file_name" if name == "video" else f"{name}_file_name", STRING
         columns[name] = kind
     return Features(columns)
-
-
-def splits_of(clips: list[Clip]) -> list[str]:
-    """The splits that have clips, in the order train, validation, test."""
-    return sorted({clip.split for clip in clips}, key=lambda split: (-split_rank(split), split))
 
 
 def safe_name(clip_id: str) -> str:
@@ -197,56 +182,47 @@ def write_table(path: Path, rows: Iterator[dict[str, Any]], features: Features) 
             writer.write_table(pa.Table.from_pylist(portion, schema=features.arrow_schema))
 
 
-def write_videofolder(spec: DatasetSpec, clips: list[Clip], pairs: list[Pair], source: Path, output: Path) -> None:
-    """Write `data/<split>/metadata.parquet`, `clips/` and, if there are pairs, `pairs.parquet`."""
-    for split in splits_of(clips):
-        folder = output / "data" / split
-        in_split = [clip for clip in clips if clip.split == split]
-        paths = {clip.id: clip_path(clip, number) for number, clip in enumerate(in_split)}
-        rows = placed_rows(spec, in_split, paths, source, folder)
-        write_table(folder / "metadata.parquet", rows, file_features(clip_features(spec)))
-        pairs_here = [pair for pair in pairs if pair.split == split]
-        if pairs_here:
-            rows = (
-                pair_row(pair, {"video_a_file_name": paths[pair.id_a], "video_b_file_name": paths[pair.id_b]})
-                for pair in pairs_here
-            )
-            write_table(folder / "pairs.parquet", rows, file_features(pair_features(spec, with_videos=True)))
-
-
-def placed_rows(
-    spec: DatasetSpec, clips: list[Clip], paths: dict[str, str], source: Path, folder: Path
-) -> Iterator[dict[str, Any]]:
-    """Put each clip into its split's folder and yield its row."""
-    for clip in progress(clips, len(clips), "writing clips"):
-        place_clip(source / clip.file, folder / paths[clip.id])
-        yield clip_row(clip, spec, file_name=paths[clip.id])
-
-
-def pair_row(pair: Pair, videos: dict[str, str]) -> dict[str, Any]:
-    """One row of the table of pairs."""
+def pair_row(pair: Pair, **videos: str) -> dict[str, Any]:
+    """One row of the table of pairs; `videos` are the file names of the two clips."""
     return {"id_a": pair.id_a, "id_b": pair.id_b, **videos, "prompt": pair.prompt, **pair.values}
 
 
-def write_parquet(spec: DatasetSpec, clips: list[Clip], pairs: list[Pair], source: Path, output: Path) -> None:
+def write_videofolder(
+    spec: DatasetSpec, split: str, clips: list[Clip], pairs: list[Pair], source: Path, output: Path
+) -> None:
+    """Write `data/<split>/metadata.parquet`, `clips/` and, if there are pairs, `pairs.parquet`."""
+    folder = output / "data" / split
+    paths = {clip.id: clip_path(clip, number) for number, clip in enumerate(clips)}
+
+    def place_clips() -> Iterator[dict[str, Any]]:
+        for clip in progress(clips, len(clips), "writing clips"):
+            place_clip(source / clip.file, folder / paths[clip.id])
+            yield clip_row(clip, spec, file_name=paths[clip.id])
+
+    write_table(folder / "metadata.parquet", place_clips(), file_features(clip_features(spec)))
+    if pairs:
+        rows = (
+            pair_row(pair, video_a_file_name=paths[pair.id_a], video_b_file_name=paths[pair.id_b]) for pair in pairs
+        )
+        write_table(folder / "pairs.parquet", rows, file_features(pair_features(spec, with_videos=True)))
+
+
+def write_parquet(
+    spec: DatasetSpec, split: str, clips: list[Clip], pairs: list[Pair], source: Path, output: Path
+) -> None:
     """Write `data/<split>-NNNNN.parquet`, which contain the clips, and, if there are pairs, `pairs/<split>.parquet`."""
-    for split in splits_of(clips):
-        in_split = [clip for clip in clips if clip.split == split]
-        rows = (embedded_row(clip, spec, source) for clip in progress(in_split, len(in_split), "writing clips"))
-        groups = row_groups(rows)
-        for number, group in enumerate(groups):
-            shard = output / "data" / f"{split}-{number:05d}.parquet"
-            write_shard(shard, itertools.chain([group], groups), clip_features(spec).arrow_schema)
-        pairs_here = [pair for pair in pairs if pair.split == split]
-        if pairs_here:
-            rows = (pair_row(pair, {}) for pair in pairs_here)
-            write_table(output / "pairs" / f"{split}.parquet", rows, pair_features(spec, with_videos=False))
-
-
-def embedded_row(clip: Clip, spec: DatasetSpec, source: Path) -> dict[str, Any]:
-    """One row with the bytes of the clip. The path only tells readers the container format."""
-    video = {"bytes": clip_bytes(source / clip.file), "path": Path(clip_path(clip, 0)).name}
-    return clip_row(clip, spec, video=video)
+    rows = (
+        # The path only tells readers the container format.
+        clip_row(clip, spec, video={"bytes": clip_bytes(source / clip.file), "path": Path(clip_path(clip, 0)).name})
+        for clip in progress(clips, len(clips), "writing clips")
+    )
+    groups = row_groups(rows)
+    for number, group in enumerate(groups):
+        shard = output / "data" / f"{split}-{number:05d}.parquet"
+        write_shard(shard, itertools.chain([group], groups), clip_features(spec).arrow_schema)
+    if pairs:
+        features = pair_features(spec, with_videos=False)
+        write_table(output / "pairs" / f"{split}.parquet", map(pair_row, pairs), features)
 
 
 def row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
@@ -276,82 +252,70 @@ def write_shard(path: Path, groups: Iterator[tuple[list[dict[str, Any]], int]], 
                 break
 
 
-def card_configs(splits: list[str], pair_splits: list[str], fmt: str) -> list[dict[str, Any]]:
-    """The `configs` of the card: the files of each split, for the clips and for the pairs."""
-
-    def files(name: str, split: str) -> Any:
-        if fmt == "parquet":
-            return f"data/{split}-*.parquet" if name == "metadata" else f"pairs/{split}.parquet"
-        return [f"data/{split}/{name}.parquet", f"data/{split}/clips/**"]
-
-    def config(name: str, table: str, splits: list[str]) -> dict[str, Any]:
-        return {"config_name": name, "data_files": [{"split": s, "path": files(table, s)} for s in splits]}
-
-    configs = [{**config("default", "metadata", splits), "default": True}]
-    if pair_splits:
-        pairs = config("pairs", "pairs", pair_splits)
-        configs.append(pairs if fmt == "parquet" else {**pairs, "metadata_filenames": ["pairs.parquet"]})
-    return configs
+def card_config(name: str, splits: Iterable[str], fmt: str) -> dict[str, Any]:
+    """The entry of the configuration "default" or "pairs" in the card's `configs`: the files of each split."""
+    table = "metadata" if name == "default" else "pairs"
+    if fmt == "videofolder":
+        paths = {split: [f"data/{split}/{table}.parquet", f"data/{split}/clips/**"] for split in splits}
+    else:
+        paths = {
+            split: f"data/{split}-*.parquet" if name == "default" else f"pairs/{split}.parquet" for split in splits
+        }
+    config = {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in paths.items()]}
+    if name == "default":
+        config["default"] = True
+    elif fmt == "videofolder":
+        config["metadata_filenames"] = ["pairs.parquet"]
+    return config
 
 
 def write_card(spec: DatasetSpec, result: dict[str, Any], fmt: str, output: Path) -> None:
     """Write README.md: front matter (licence, features, files of each split) and text."""
-    pair_splits = list(result["pairs"])
-    infos = {"default": DatasetInfo(features=clip_features(spec))}
-    if pair_splits:
+    features = clip_features(spec)
+    configs, infos = [card_config("default", result["clips"], fmt)], {"default": DatasetInfo(features=features)}
+    if result["pairs"]:
+        configs.append(card_config("pairs", result["pairs"], fmt))
         infos["pairs"] = DatasetInfo(features=pair_features(spec, with_videos=fmt == "videofolder"))
-    card = DatasetCardData(
-        license=spec.license,
-        pretty_name=spec.name,
-        tags=["video-quality-assessment"],
-        configs=card_configs(list(result["clips"]), pair_splits, fmt),
-    )
+    tags = ["video-quality-assessment"]
+    card = DatasetCardData(license=spec.license, pretty_name=spec.name, tags=tags, configs=configs)
     DatasetInfosDict(infos).to_dataset_card_data(card)
+    columns = []
+    for column, kind in features.items():
+        type_name = kind.dtype if isinstance(kind, Value) else type(kind).__name__.lower()
+        limits = "{:g}..{:g}".format(*spec.ranges[column]) if column in spec.ranges else ""
+        columns.append(f"| `{column}` | {type_name} | {limits} |")
+    splits = [
+        f"| {split} | {count} | {result['unlabelled_clips'].get(split, 0)} | {result['pairs'].get(split, 0)} |"
+        for split, count in result["clips"].items()
+    ]
     text = CARD.format(
         name=spec.name,
         description=spec.description,
         homepage=spec.homepage,
-        pairs_line='pairs = load_dataset("PATH_OR_REPO", "pairs")\n' if pair_splits else "",
-        columns="\n".join(
-            f"| `{column}` | {_type_name(kind)} | {_range_text(spec, column)} |"
-            for column, kind in clip_features(spec).items()
-        ),
-        splits="\n".join(
-            f"| {split} | {count} | {result['unlabelled_clips'].get(split, 0)} | {result['pairs'].get(split, 0)} |"
-            for split, count in result["clips"].items()
-        ),
-        problems="\n".join(f"- {kind}: {count}" for kind, count in result["problem_counts"].items()) or "- nothing",
+        pairs_line='pairs = load_dataset("PATH_OR_REPO", "pairs")\n' if result["pairs"] else "",
+        columns="\n".join(columns),
+        splits="\n".join(splits),
+        problems="\n".join(f"- {kind}: {count}" for kind, count in result["problem_counts"].items()) or "- none",
     )
     (output / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n\n{text}", encoding="utf-8")
 
 
-def _type_name(kind: Any) -> str:
-    return getattr(kind, "dtype", type(kind).__name__) if isinstance(kind, Value) else type(kind).__name__.lower()
-
-
-def _range_text(spec: DatasetSpec, column: str) -> str:
-    return "{:g}..{:g}".format(*spec.ranges[column]) if column in spec.ranges else ""
-
-
-def write_dataset(checker: Checker, fmt: str, output: Path) -> dict[str, Any]:
+def write_dataset(checker: Checker, result: dict[str, Any], fmt: str, output: Path) -> None:
     """Write the checked clips to `output`. They go to a temporary folder first, so a failure leaves nothing behind."""
-    result = report(checker)
-    result["clips"] = {split: result["clips"][split] for split in splits_of(checker.clips)}
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        write = write_parquet if fmt == "parquet" else write_videofolder
-        write(checker.spec, checker.clips, checker.pairs, checker.index.source, partial)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+        partial = Path(temporary) / output.name
+        partial.mkdir()
+        write_split = write_parquet if fmt == "parquet" else write_videofolder
+        for split in result["clips"]:
+            clips = [clip for clip in checker.clips if clip.split == split]
+            pairs = [pair for pair in checker.pairs if pair.split == split]
+            write_split(checker.spec, split, clips, pairs, checker.index.source, partial)
         write_card(checker.spec, result, fmt, partial)
         (partial / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp makes it private
         if output.exists():
             output.rmdir()
         partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return result
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -361,12 +325,10 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must be empty or not exist")
     parser.add_argument("--labels", type=Path, nargs="+", help="label files (default: those in --source)")
     parser.add_argument("--format", choices=("videofolder", "parquet"), default="videofolder")
-    parser.add_argument(
-        "--strict", action="store_true", help="if a check finds a problem, write nothing and exit with 1"
-    )
+    parser.add_argument("--strict", action="store_true", help="write nothing, and exit with 1, if there is any problem")
     parser.add_argument("--keep_duplicates", action="store_true", help="keep (and report) equal clips of one split")
     parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count() or 1, help="number of threads that read the clips"
+        "--num_workers", type=int, default=os.cpu_count() or 1, help="number of threads that read clips"
     )
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the written folder to this dataset repository")
     return parser
@@ -412,7 +374,7 @@ def run_preparer(spec: DatasetSpec, read_labels: LabelReader, args: argparse.Nam
     if not checker.clips:
         print("error: no clip passed the checks; nothing was written.", file=sys.stderr)
         return 1
-    write_dataset(checker, args.format, args.output)
+    write_dataset(checker, result, args.format, args.output)
     print(f"written: {args.output} ({args.format})")
     if args.push_to_hub:
         push(args.output, args.push_to_hub)

@@ -211,16 +211,9 @@ def _woman(pen: Pen, phase: float) -> None:
     _arm(pen, phase, -0.3, "skin", -1)
     _legs(pen, phase, 0.3, "skin", 0.12, 0.26)
     swing = 0.05 * sin(2 * pi * phase)
-    pen.poly(
-        "main",
-        (-0.18, -0.42),
-        (0.18, -0.42),
-        (0.14, -0.05),
-        (0.46 + swing, 0.55),
-        (-0.46 + swing, 0.55),
-        (-0.14, -0.05),
-    )
-    pen.poly("dark", (-0.46 + swing, 0.55), (0.46 + swing, 0.55), (0.42 + swing, 0.46), (-0.42 + swing, 0.46))
+    hem = ((0.46 + swing, 0.55), (-0.46 + swing, 0.55))
+    pen.poly("main", (-0.18, -0.42), (0.18, -0.42), (0.14, -0.05), *hem, (-0.14, -0.05))
+    pen.poly("dark", *hem[::-1], (0.42 + swing, 0.46), (-0.42 + swing, 0.46))
     pen.box("light", -0.15, -0.08, 0.15, -0.01)
     _head(pen, -0.66, 0.2, long_hair=True)
     _arm(pen, phase, -0.3, "skin", 1)
@@ -293,17 +286,8 @@ def _wheel(pen: Pen, x: float, y: float, radius: float, phase: float) -> None:
 
 
 def _car(pen: Pen, phase: float) -> None:
-    pen.poly(
-        "main",
-        (-0.98, 0.5),
-        (-0.95, 0.15),
-        (-0.6, 0.1),
-        (-0.38, -0.3),
-        (0.3, -0.3),
-        (0.58, 0.1),
-        (0.95, 0.2),
-        (0.98, 0.5),
-    )
+    cabin = ((-0.6, 0.1), (-0.38, -0.3), (0.3, -0.3), (0.58, 0.1))
+    pen.poly("main", (-0.98, 0.5), (-0.95, 0.15), *cabin, (0.95, 0.2), (0.98, 0.5))
     pen.poly(_GLASS, (-0.46, 0.08), (-0.3, -0.2), (-0.06, -0.2), (-0.06, 0.08))
     pen.poly(_GLASS, (0.02, 0.08), (0.02, -0.2), (0.26, -0.2), (0.44, 0.08))
     pen.poly("dark", (-0.98, 0.5), (-0.97, 0.36), (0.97, 0.36), (0.98, 0.5))
@@ -641,9 +625,8 @@ def _spiral(pen: Pen, phase: float) -> None:
 
 
 def _star(pen: Pen, phase: float) -> None:
-    corners = [
-        (r * cos(a), r * sin(a)) for a, r in ((pi * k / 5 - pi / 2, 0.98 if k % 2 == 0 else 0.42) for k in range(10))
-    ]
+    polar = [(pi * k / 5 - pi / 2, 0.42 if k % 2 else 0.98) for k in range(10)]
+    corners = [(radius * cos(angle), radius * sin(angle)) for angle, radius in polar]
     pen.poly("main", *corners)
     for k in range(0, 10, 2):
         pen.poly("light", (0, 0), corners[k], corners[(k + 1) % 10])
@@ -661,13 +644,10 @@ def _ring(pen: Pen, phase: float) -> None:
 def _cube(pen: Pen, phase: float) -> None:
     hexagon = _regular(6, 0.95, pi / 6)
     for tone, corner in (("dark", 0), ("main", 2), ("light", 4)):
-        a, b, c = (hexagon[(corner + k) % 6] for k in (-1, 0, 1))
-        pen.poly(tone, (0, 0), a, b, c)
-        middle = np.mean([(0, 0), a, b, c], axis=0)
-        pen.poly(
-            "main" if tone != "main" else "dark",
-            *[tuple(middle + 0.35 * (np.array(p) - middle)) for p in ((0, 0), a, b, c)],
-        )
+        face = np.array([(0, 0), *(hexagon[(corner + k) % 6] for k in (-1, 0, 1))])
+        pen.poly(tone, *face)
+        middle = face.mean(axis=0)
+        pen.poly("main" if tone != "main" else "dark", *(middle + 0.35 * (face - middle)))
 
 
 def _triangle(pen: Pen, phase: float) -> None:

@@ -29,8 +29,8 @@ PROBLEM_KINDS = {
     "missing_file": "labels without a file; left out",
     "unreadable_file": "files that cannot be decoded; left out",
     "duplicate_content": "clips that repeat another clip of their split byte for byte; left out",
-    "shared_between_splits": "clips of several splits; kept in the test part, otherwise in the validation part, only",
-    "pair_without_clip": "pairs of which a clip was left out; left out",
+    "shared_between_splits": "clips of several splits; kept in one split only, test before validation before train",
+    "pair_without_clip": "pairs with a clip that was left out; left out",
     "duplicate_pair": "pairs that repeat another pair and its preferences; left out",
     "file_without_label": "files that no label names; not written",
 }

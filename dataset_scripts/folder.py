@@ -327,9 +327,7 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("videofolder", "parquet"), default="videofolder")
     parser.add_argument("--strict", action="store_true", help="write nothing, and exit with 1, if there is any problem")
     parser.add_argument("--keep_duplicates", action="store_true", help="keep (and report) equal clips of one split")
-    parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count() or 1, help="number of threads that read clips"
-    )
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="number of reading threads")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the written folder to this dataset repository")
     return parser
 
@@ -383,7 +381,7 @@ def run_preparer(spec: DatasetSpec, read_labels: LabelReader, args: argparse.Nam
 
 
 def preparer(description: str | None, spec: DatasetSpec, read_labels: LabelReader) -> tuple[Callable, Callable]:
-    """`build_parser` and `main` of a program that prepares a dataset and has no arguments of its own."""
+    """The functions `build_parser` and `main` of a preparer that has no arguments of its own."""
 
     def build_parser() -> argparse.ArgumentParser:
         return argument_parser(description)

@@ -1,21 +1,19 @@
 """The checks of a dataset before anything is written: rows, files, duplicates, splits and pairs.
 
-Nothing is dropped in silence: every row that is left out gives a `Problem`, and `report` counts and lists them. A
-clip's bytes pass through in pieces and one clip per worker is decoded at a time: memory does not depend on the clips.
+Nothing is dropped silently: every row that is left out becomes a `Problem`, and `report` counts and lists the problems.
+Files are read in pieces, and each worker decodes one clip at a time, so the memory does not grow with the dataset.
 """
-
-from __future__ import annotations
 
 import hashlib
 import itertools
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -26,40 +24,32 @@ PROBLEM_KINDS = {
     "bad_label": "label lines that could not be read; left out",
     "duplicate_id": "second rows of an id; left out",
     "empty_prompt": "rows with an empty prompt; left out",
-    "mos_not_a_number": "rows whose MOS is empty, NaN or no number; left out",
+    "mos_not_a_number": "rows whose MOS is empty, NaN or not a number; left out",
     "out_of_range": "rows with a MOS or score outside its range; left out",
     "missing_file": "labels without a file; left out",
     "unreadable_file": "files that cannot be decoded; left out",
     "duplicate_content": "clips that repeat another clip of their split byte for byte; left out",
-    "shared_between_splits": "clips that stand in another split too, kept in the test (else validation) part only",
-    "pair_without_clip": "pairs that lost a clip; left out",
-    "duplicate_pair": "pairs that repeat another pair, votes included; left out",
+    "shared_between_splits": "clips of several splits; kept in one split only, test before validation before train",
+    "pair_without_clip": "pairs with a clip that was left out; left out",
+    "duplicate_pair": "pairs that repeat another pair and its preferences; left out",
     "file_without_label": "files that no label names; not written",
 }
-
 
 T = TypeVar("T")
 
 
 def progress(items: Iterable[T], total: int, text: str) -> Iterable[T]:
-    """A bar on the terminal, and nothing in logs: both readings of a large dataset take minutes."""
+    """Iterate with a progress bar, shown only on a terminal: checking and writing a large dataset takes minutes."""
     return track(items, text, total=total, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
-class FileFacts(NamedTuple):
-    """The content hash of a clip, and why it cannot be decoded (None when it can)."""
-
-    digest: str
-    error: str | None
-
-
 def split_rank(split: str) -> int:
-    """Test before validation before train: a clip found in two splits stays in the part that must not change."""
+    """0 for test, 1 for validation, 2 for train. A clip found in two splits is kept in the split of the lowest rank."""
     return next((rank for rank, name in enumerate(("test", "validation")) if split.startswith(name)), 2)
 
 
 def content_hash(path: Path) -> str:
-    """BLAKE2b of a file, read in pieces of 1 MiB."""
+    """The BLAKE2b hash of a file, read in pieces of 1 MiB."""
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -68,10 +58,11 @@ def content_hash(path: Path) -> str:
 
 
 def decode_error(path: Path) -> str | None:
-    """Why a clip cannot be used, None when it can.
+    """The reason why a clip cannot be decoded, None if it can.
 
-    Files that are linked as they are: first and last frame by decord, the metric's own reader (the last frame is what
-    finds an interrupted download). Files that will be rewritten: every frame, so that writing cannot fail later.
+    Files that will be linked are opened with decord, the metric's own reader, which decodes the first frame and the
+    last one; an interrupted download fails at the last frame. Files that will be rewritten are decoded completely, so
+    that writing them cannot fail later.
     """
     try:
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -87,10 +78,10 @@ def decode_error(path: Path) -> str | None:
             with av.open(str(path)) as container:
                 if not sum(1 for _ in container.decode(video=0)):
                     raise ValueError("no frames")
-    # decord, FFmpeg and Pillow each have their own errors for bad files (DECORDError is a plain Exception); whatever is
-    # raised is reported with the file's name.
+    # decord, FFmpeg and Pillow have different errors for bad files, without a common base class (DECORDError is a plain
+    # Exception). Every error is reported.
     except Exception as error:
-        # The report may be published with the dataset: no paths of this machine.
+        # The report may be published with the dataset, so it must not contain the paths of this machine.
         text = " ".join(str(error).split()).replace(str(path), path.name)
         return f"{type(error).__name__}: {text[:160]}"
     return None
@@ -103,37 +94,37 @@ def _read_ends(path: Path) -> None:
     reader = decord.VideoReader(str(path), num_threads=1)
     if not len(reader):
         raise ValueError("no frames")
-    # Copied out, as a user would: decord2 finds some frame sizes (32 x 32) too hard only then.
+    # The frames are copied because decord2 fails on some frame sizes (32 x 32) only then.
     reader.get_batch(sorted({0, len(reader) - 1})).asnumpy()
 
 
-def inspect_files(source: Path, files: Iterable[str], workers: int) -> Iterator[FileFacts]:
-    """The facts of each file, in order. Hard links to one file are read once."""
-    linked: dict[tuple[int, int], FileFacts] = {}
+def inspect_files(source: Path, files: Iterable[str], workers: int) -> Iterator[tuple[str, str | None]]:
+    """The content hash and `decode_error` of each file, in the given order. Hard links to one file are read once."""
+    linked: dict[tuple[int, int], tuple[str, str | None]] = {}
 
-    def inspect(file: str) -> FileFacts:
+    def inspect(file: str) -> tuple[str, str | None]:
         path = source / file
         try:
             status = path.stat()
             key = (status.st_dev, status.st_ino)
             if status.st_nlink > 1 and key in linked:
                 return linked[key]
-            facts = FileFacts(content_hash(path), decode_error(path))
+            facts = content_hash(path), decode_error(path)
         except OSError as error:
-            return FileFacts("", f"{type(error).__name__}: {error.strerror}")
+            return "", f"{type(error).__name__}: {error.strerror}"
         if status.st_nlink > 1:
             linked[key] = facts
         return facts
 
     files = iter(files)
     with ThreadPoolExecutor(workers) as pool:
-        # Handed over in portions: Executor.map would queue 100,000 tasks at once.
+        # Files are handed over in portions because Executor.map would queue 100,000 tasks at once.
         while portion := list(itertools.islice(files, 64 * workers)):
             yield from pool.map(inspect, portion)
 
 
 class Checker:
-    """Runs the checks in order; `clips` and `pairs` are what is left, `problems` what was found."""
+    """Runs the checks. Afterwards `clips` and `pairs` have passed them, and `problems` lists what was found."""
 
     def __init__(self, spec: DatasetSpec, labels: Labels, index: MediaIndex, keep_duplicates: bool = False):
         self.spec = spec
@@ -143,13 +134,12 @@ class Checker:
         self.clips = labels.clips
         self.pairs = labels.pairs
 
-    def run(self, workers: int = os.cpu_count() or 1) -> None:
-        """All checks: rows first, as they cost nothing, then files, then pairs."""
+    def run(self, workers: int) -> None:
+        """Run all checks: first rows, which are fast to check, then files, then pairs."""
         labelled = {clip.file for clip in self.clips}
-        # Sorted so that the first of two equal clips is the one to keep; Python's sort keeps the label order otherwise.
-        order = sorted(self.clips, key=lambda clip: split_rank(clip.split))
-        order = self._check_rows(order)
-        kept, same_as = self._check_files(order, workers)
+        # The checks keep the first of two equal clips. Within a split, sorting keeps the order of the labels.
+        ordered = sorted(self.clips, key=lambda clip: split_rank(clip.split))
+        kept, same_as = self._check_files(list(self._check_rows(ordered)), workers)
         self.clips = [clip for clip in self.clips if id(clip) in kept]
         self.pairs = list(self._check_pairs(same_as))
         for file in sorted(self.index.files - labelled):
@@ -158,23 +148,21 @@ class Checker:
     def _add(self, kind: str, subject: str, detail: str) -> None:
         self.problems.append(Problem(kind, subject, detail))
 
-    def _check_rows(self, clips: list[Clip]) -> list[Clip]:
+    def _check_rows(self, clips: list[Clip]) -> Iterator[Clip]:
         ids: dict[str, str] = {}
-        left = []
         for clip in clips:
             problem = self._row_problem(clip, ids)
             if problem:
                 self._add(problem[0], clip.id, problem[1])
             else:
                 ids[clip.id] = clip.split
-                left.append(clip)
-        return left
+                yield clip
 
     def _row_problem(self, clip: Clip, ids: dict[str, str]) -> tuple[str, str] | None:
         if clip.id in ids:
             if ids[clip.id] == clip.split:
                 return "duplicate_id", f"a second row of this id in split '{clip.split}'"
-            return "shared_between_splits", f"the id stands in '{ids[clip.id]}' and in '{clip.split}'"
+            return "shared_between_splits", f"the id occurs in '{ids[clip.id]}' and in '{clip.split}'"
         if self.spec.has_prompts and not clip.prompt.strip():
             return "empty_prompt", "the prompt is empty"
         if clip.mos is not None and not math.isfinite(clip.mos):
@@ -184,11 +172,11 @@ class Checker:
             if value is not None and not low <= value <= high:
                 return "out_of_range", f"{column}={value} is outside {low:g}..{high:g}"
         if clip.file is None:
-            return "missing_file", "no file, or more than one, of the labelled name under --source"
+            return "missing_file", "--source has no file, or more than one, of the labelled name"
         return None
 
     def _check_files(self, clips: list[Clip], workers: int) -> tuple[set[int], dict[tuple[str, str], str]]:
-        """The clips to keep (by `id()`), and for a left-out repetition the id of the equal clip of the same split."""
+        """The `id()` of the clips to keep, and the id of the equal clip that replaces a duplicate of the same split."""
         first: dict[str, Clip] = {}
         kept, same_as = set(), {}
         facts = inspect_files(self.index.source, (clip.file for clip in clips), workers)
@@ -223,30 +211,30 @@ class Checker:
                 detail = f"left out: {', '.join(lost)}" if lost else "both clips are the same file"
                 self._add("pair_without_clip", name, detail)
             elif key in seen and not self.spec.repeated_pairs_are_votes:
-                self._add("duplicate_pair", name, "stands in the labels before, with the same preferences")
+                self._add("duplicate_pair", name, "an earlier label has the same pair and the same preferences")
             else:
                 seen.add(key)
                 yield pair
 
 
 def report(checker: Checker) -> dict[str, Any]:
-    """The outcome as a dict for report.json: rows per split, counts per kind of problem and every problem."""
+    """The result as a dict for report.json: rows per split, problems per kind, and every problem."""
     counts = Counter(problem.kind for problem in checker.problems)
+    clips = Counter(clip.split for clip in checker.clips)
     return {
         "dataset": checker.spec.name,
-        "clips": dict(Counter(clip.split for clip in checker.clips)),
+        # In the order train, validation, test.
+        "clips": {split: clips[split] for split in sorted(clips, key=lambda split: (-split_rank(split), split))},
         "unlabelled_clips": dict(Counter(clip.split for clip in checker.clips if clip.mos is None)),
         "pairs": dict(Counter(pair.split for pair in checker.pairs)),
         "keep_duplicates": checker.keep_duplicates,
         "problem_counts": {kind: counts[kind] for kind in PROBLEM_KINDS if counts[kind]},
-        "problems": [
-            {"kind": problem.kind, "subject": problem.subject, "detail": problem.detail} for problem in checker.problems
-        ],
+        "problems": [asdict(problem) for problem in checker.problems],
     }
 
 
 def format_report(result: dict[str, Any], examples: int = 3) -> str:
-    """The report for people: counts, and the first examples of each kind of problem."""
+    """The report as text: counts, and the first `examples` of each kind of problem."""
     lines = [f"{result['dataset']}: {sum(result['clips'].values())} clips {result['clips']}"]
     if result["pairs"]:
         lines[0] += f", {sum(result['pairs'].values())} pairs {result['pairs']}"

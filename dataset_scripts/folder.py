@@ -1,15 +1,14 @@
-"""Writes a checked dataset as a folder that `datasets.load_dataset` reads, and drives the `prepare_*` scripts.
+"""Writes a checked dataset as a folder that `datasets.load_dataset` reads, and runs the `prepare_*` programs.
 
-Two formats. `videofolder` (default): `data/<split>/metadata.parquet` beside the clips, which are hard links where the
-file system allows it (an edit of a linked clip edits the source), else copies. The table is parquet rather than jsonl
-because `datasets` infers a jsonl's types split by split and refuses, for one, a test split whose MOS are all null.
-`parquet`: shards with the clips' bytes inside. Preference pairs are a second configuration, `pairs`.
+There are two formats. `videofolder` (default) is `data/<split>/metadata.parquet` beside the clips, which are hard links
+to the source files, or copies if the file system does not allow links. Editing a linked clip edits the source. The
+table is parquet because `datasets` infers the types of a jsonl file per split and would, for example, refuse a test
+split in which every MOS is null. `parquet` is shards that contain the bytes of the clips. In both formats, preference
+pairs are a second configuration, `pairs`.
 
-Files that VideoFolder does not know (GIF, WebM, images) become H.264 in RGB with `crf 0`: every pixel stays as it was,
-and decord reads them. An image is a clip of one frame.
+Files that VideoFolder does not recognise (GIF, WebM, images) are rewritten as H.264 in RGB at crf 0, which decord reads
+and which keeps every pixel. An image becomes a clip of one frame.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -21,7 +20,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,14 @@ from datasets import DatasetInfo, Features, Value, Video
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi
 
-from .checks import Checker, format_report, progress, report, split_rank
-from .labels import IMAGE_SUFFIXES, STRING, VIDEO_SUFFIXES, Clip, DatasetSpec, Labels, MediaIndex, Pair
+from .checks import Checker, format_report, progress, report
+from .labels import IMAGE_SUFFIXES, STRING, VIDEO_SUFFIXES, Clip, DatasetSpec, Labels, MediaIndex, Pair, label_files
 
-SHARD_BYTES = 500 << 20  # the shard size that push_to_hub of `datasets` uses
-ROW_GROUP_BYTES = 32 << 20  # readers hold one row group in memory
+SHARD_BYTES = 500 << 20  # the shard size of `push_to_hub` of `datasets`
+ROW_GROUP_BYTES = 32 << 20  # readers keep one row group in memory
 CLIPS_PER_FOLDER = 1000  # the Hub refuses folders of more than 10,000 files
+
+LabelReader = Callable[[list[Path], MediaIndex], Labels]  # from the label files and the media files
 
 CARD = """\
 # {name}
@@ -46,7 +47,7 @@ CARD = """\
 
 Source: {homepage}
 
-Prepared for AIGC-VQA. The clips and the labels are the original authors', under their licence.
+Prepared for AIGC-VQA. The clips and the labels belong to the original authors and stay under their licence.
 
 ```python
 from datasets import Video, load_dataset
@@ -58,55 +59,53 @@ clips = load_dataset("PATH_OR_REPO").cast_column("video", Video(decode=False))
 | --- | --- | --- |
 {columns}
 
-| split | clips | of these without MOS | pairs |
+| split | clips | clips without MOS | pairs |
 | --- | --- | --- | --- |
 {splits}
 
-What the checks found (each case stands in `report.json`):
+Problems that the checks found (`report.json` lists every case):
 
 {problems}
 """
 
 
 def clip_features(spec: DatasetSpec) -> Features:
-    """Columns of the default configuration."""
+    """The columns of the default configuration."""
     return Features({"id": STRING, "video": Video(), "prompt": STRING, "mos": Value("float64"), **spec.columns})
 
 
 def pair_features(spec: DatasetSpec, with_videos: bool) -> Features:
-    """Columns of the `pairs` configuration; a folder can point to the clips, parquet would have to repeat them."""
+    """The columns of the configuration `pairs`. A folder can refer to the clips; parquet would have to repeat them."""
     videos = {"video_a": Video(), "video_b": Video()} if with_videos else {}
     return Features({"id_a": STRING, "id_b": STRING, **videos, "prompt": STRING, **spec.pair_columns})
 
 
 def file_features(features: Features) -> Features:
-    """The table on disk: VideoFolder turns a column `X_file_name` (`file_name` for `video`) into a video column `X`."""
-    names = {name: "file_name" if name == "video" else f"{name}_file_name" for name in features}
-    return Features(
-        {names[k] if isinstance(v, Video) else k: STRING if isinstance(v, Video) else v for k, v in features.items()}
-    )
+    """The columns of the table on disk, in which file names stand for videos.
 
-
-def splits_of(clips: list[Clip]) -> list[str]:
-    """The splits that have clips: train, validation, test."""
-    return sorted({clip.split for clip in clips}, key=lambda split: (-split_rank(split), split))
+    VideoFolder turns the column `file_name` into a video column `video`, and `X_file_name` into `X`.
+    """
+    columns = {}
+    for name, kind in features.items():
+        if isinstance(kind, Video):
+            name, kind = "file_name" if name == "video" else f"{name}_file_name", STRING
+        columns[name] = kind
+    return Features(columns)
 
 
 def safe_name(clip_id: str) -> str:
-    """A file name for an id; ids that had to be changed get a piece of their hash, so that two never meet."""
+    """A file name for an id. If the id cannot be used unchanged, a part of its hash keeps the file name unique."""
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", clip_id).strip("._")[:100] or "clip"
-    if name == clip_id:
-        return name
-    return f"{name}-{hashlib.blake2b(clip_id.encode(), digest_size=4).hexdigest()}"
+    return name if name == clip_id else f"{name}-{hashlib.blake2b(clip_id.encode(), digest_size=4).hexdigest()}"
 
 
 def needs_rewriting(file: str) -> bool:
-    """Whether VideoFolder does not know the file's ending."""
+    """Whether VideoFolder does not recognise the ending of the file."""
     return Path(file).suffix.lower() not in VIDEO_SUFFIXES
 
 
 def read_frames(path: Path) -> tuple[Iterator[Any], Fraction]:
-    """RGB frames (H, W, 3) of an image or of a video that PyAV reads, and the frame rate."""
+    """The RGB frames (H, W, 3) of an image or a video, and the frame rate."""
     import av
     import numpy as np
     from PIL import Image
@@ -116,7 +115,7 @@ def read_frames(path: Path) -> tuple[Iterator[Any], Fraction]:
             return iter([np.asarray(image.convert("RGB"))]), Fraction(1)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        # A GIF may hold no delays at all (FETV's): then FFmpeg's guess of 10 frames per second.
+        # The GIFs of FETV state no delays; FFmpeg's own guess for such files is 10 frames per second.
         rate = stream.average_rate or stream.guessed_rate or Fraction(10)
 
     def frames() -> Iterator[Any]:
@@ -128,7 +127,7 @@ def read_frames(path: Path) -> tuple[Iterator[Any], Fraction]:
 
 
 def rewrite_clip(path: Path, target: str | io.BytesIO) -> None:
-    """Rewrite an image, a GIF or a WebM as an mp4 with exactly its pixels (RGB H.264 at crf 0), at a constant rate."""
+    """Rewrite an image or a video losslessly as an mp4 (RGB H.264 at crf 0) with a constant frame rate."""
     import av
 
     frames, rate = read_frames(path)
@@ -143,7 +142,7 @@ def rewrite_clip(path: Path, target: str | io.BytesIO) -> None:
 
 
 def place_clip(path: Path, target: Path) -> None:
-    """Put a clip into the folder: rewritten, hard-linked or, on another file system, copied."""
+    """Put a clip into the folder: rewrite it, hard-link it or, on another file system, copy it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if needs_rewriting(path.name):
         rewrite_clip(path, str(target))
@@ -164,226 +163,202 @@ def clip_bytes(path: Path) -> bytes:
 
 
 def clip_path(clip: Clip, number: int) -> str:
-    """Where a clip lies in its split's folder, which holds at most CLIPS_PER_FOLDER clips a directory."""
+    """The path of a clip in its split's folder, with at most CLIPS_PER_FOLDER clips per directory."""
     ending = ".mp4" if needs_rewriting(clip.file) else Path(clip.file).suffix.lower()
     return f"clips/{number // CLIPS_PER_FOLDER:03d}/{safe_name(clip.id)}{ending}"
 
 
 def clip_row(clip: Clip, spec: DatasetSpec, **video: Any) -> dict[str, Any]:
-    """One row of the clip table; `video` is the file name or the bytes."""
+    """One row of the table of clips; `video` is the file name or the bytes."""
     values = {column: clip.values.get(column) for column in spec.columns}
     return {"id": clip.id, **video, "prompt": clip.prompt, "mos": clip.mos, **values}
 
 
 def write_table(path: Path, rows: Iterator[dict[str, Any]], features: Features) -> None:
-    """Rows to one parquet file, 1,000 at a time. The schema is fixed, so that empty columns keep their type."""
+    """Write rows to one parquet file, 1,000 at a time. With a fixed schema, empty columns keep their type."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, features.arrow_schema) as writer:
         while portion := list(itertools.islice(rows, 1000)):
             writer.write_table(pa.Table.from_pylist(portion, schema=features.arrow_schema))
 
 
-def write_videofolder(spec: DatasetSpec, clips: list[Clip], pairs: list[Pair], source: Path, output: Path) -> None:
-    """`data/<split>/metadata.parquet`, `clips/` and, with pairs, `pairs.parquet`."""
-    for split in splits_of(clips):
-        folder = output / "data" / split
-        in_split = [clip for clip in clips if clip.split == split]
-        paths = {clip.id: clip_path(clip, number) for number, clip in enumerate(in_split)}
-        rows = placed_rows(spec, in_split, paths, source, folder)
-        write_table(folder / "metadata.parquet", rows, file_features(clip_features(spec)))
-        pairs_here = [pair for pair in pairs if pair.split == split]
-        if pairs_here:
-            rows = (
-                pair_row(pair, {"video_a_file_name": paths[pair.id_a], "video_b_file_name": paths[pair.id_b]})
-                for pair in pairs_here
-            )
-            write_table(folder / "pairs.parquet", rows, file_features(pair_features(spec, with_videos=True)))
-
-
-def placed_rows(
-    spec: DatasetSpec, clips: list[Clip], paths: dict[str, str], source: Path, folder: Path
-) -> Iterator[dict[str, Any]]:
-    """Put each clip into its split's folder and give its row."""
-    for clip in progress(clips, len(clips), "writing clips"):
-        place_clip(source / clip.file, folder / paths[clip.id])
-        yield clip_row(clip, spec, file_name=paths[clip.id])
-
-
-def pair_row(pair: Pair, videos: dict[str, str]) -> dict[str, Any]:
-    """One row of the pair table."""
+def pair_row(pair: Pair, **videos: str) -> dict[str, Any]:
+    """One row of the table of pairs; `videos` are the file names of the two clips."""
     return {"id_a": pair.id_a, "id_b": pair.id_b, **videos, "prompt": pair.prompt, **pair.values}
 
 
-def write_parquet(spec: DatasetSpec, clips: list[Clip], pairs: list[Pair], source: Path, output: Path) -> None:
-    """`data/<split>-NNNNN.parquet` with the clips' bytes, and `pairs/<split>.parquet`."""
-    for split in splits_of(clips):
-        in_split = [clip for clip in clips if clip.split == split]
-        rows = (embedded_row(clip, spec, source) for clip in progress(in_split, len(in_split), "writing clips"))
-        groups = row_groups(rows, ROW_GROUP_BYTES)
-        for number in itertools.count():
-            shard = output / "data" / f"{split}-{number:05d}.parquet"
-            if not write_shard(shard, groups, clip_features(spec).arrow_schema):
-                break
-        pairs_here = [pair for pair in pairs if pair.split == split]
-        if pairs_here:
-            rows = (pair_row(pair, {}) for pair in pairs_here)
-            write_table(output / "pairs" / f"{split}.parquet", rows, pair_features(spec, with_videos=False))
+def write_videofolder(
+    spec: DatasetSpec, split: str, clips: list[Clip], pairs: list[Pair], source: Path, output: Path
+) -> None:
+    """Write `data/<split>/metadata.parquet`, `clips/` and, if there are pairs, `pairs.parquet`."""
+    folder = output / "data" / split
+    paths = {clip.id: clip_path(clip, number) for number, clip in enumerate(clips)}
+
+    def place_clips() -> Iterator[dict[str, Any]]:
+        for clip in progress(clips, len(clips), "writing clips"):
+            place_clip(source / clip.file, folder / paths[clip.id])
+            yield clip_row(clip, spec, file_name=paths[clip.id])
+
+    write_table(folder / "metadata.parquet", place_clips(), file_features(clip_features(spec)))
+    if pairs:
+        rows = (
+            pair_row(pair, video_a_file_name=paths[pair.id_a], video_b_file_name=paths[pair.id_b]) for pair in pairs
+        )
+        write_table(folder / "pairs.parquet", rows, file_features(pair_features(spec, with_videos=True)))
 
 
-def embedded_row(clip: Clip, spec: DatasetSpec, source: Path) -> dict[str, Any]:
-    """One row with the clip's bytes; the path only tells readers the container."""
-    video = {"bytes": clip_bytes(source / clip.file), "path": Path(clip_path(clip, 0)).name}
-    return clip_row(clip, spec, video=video)
+def write_parquet(
+    spec: DatasetSpec, split: str, clips: list[Clip], pairs: list[Pair], source: Path, output: Path
+) -> None:
+    """Write `data/<split>-NNNNN.parquet`, which contain the clips, and, if there are pairs, `pairs/<split>.parquet`."""
+    rows = (
+        # The path only tells readers the container format.
+        clip_row(clip, spec, video={"bytes": clip_bytes(source / clip.file), "path": Path(clip_path(clip, 0)).name})
+        for clip in progress(clips, len(clips), "writing clips")
+    )
+    groups = row_groups(rows)
+    for number, group in enumerate(groups):
+        shard = output / "data" / f"{split}-{number:05d}.parquet"
+        write_shard(shard, itertools.chain([group], groups), clip_features(spec).arrow_schema)
+    if pairs:
+        features = pair_features(spec, with_videos=False)
+        write_table(output / "pairs" / f"{split}.parquet", map(pair_row, pairs), features)
 
 
-def row_groups(rows: Iterator[dict[str, Any]], limit: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Rows with embedded clips in groups of about `limit` bytes, each with its size."""
+def row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Rows with embedded clips in groups of about ROW_GROUP_BYTES, each with its size in bytes."""
     group, size = [], 0
     for row in rows:
         group.append(row)
         size += len(row["video"]["bytes"])
-        if size >= limit or len(group) >= 1000:
+        if size >= ROW_GROUP_BYTES or len(group) >= 1000:
             yield group, size
             group, size = [], 0
     if group:
         yield group, size
 
 
-def write_shard(path: Path, groups: Iterator[tuple[list[dict[str, Any]], int]], schema: pa.Schema) -> bool:
-    """Write one shard of about SHARD_BYTES; False, and no file, when there are no more rows."""
-    group, size = next(groups, (None, 0))
-    if group is None:
-        return False
+def write_shard(path: Path, groups: Iterator[tuple[list[dict[str, Any]], int]], schema: pa.Schema) -> None:
+    """Write row groups to one shard until it has about SHARD_BYTES; the other groups are left in the iterator."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = [name for name in schema.names if name != "video"]
-    # Clips are compressed already, and a dictionary or statistics of them would repeat whole clips.
+    written = 0
+    # Clips are compressed already, and a dictionary or statistics of the clips would repeat whole clips.
     with pq.ParquetWriter(path, schema, compression="none", use_dictionary=plain, write_statistics=plain) as writer:
-        while group is not None:
+        for group, size in groups:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            group, added = next(groups, (None, 0)) if size < SHARD_BYTES else (None, 0)
-            size += added
-    return True
+            written += size
+            if written >= SHARD_BYTES:
+                break
 
 
-def card_configs(splits: list[str], pair_splits: list[str], fmt: str) -> list[dict[str, Any]]:
-    """The `configs` of the card: which files make which split, for the clips and for the pairs."""
-
-    def files(name: str, split: str) -> Any:
-        if fmt == "parquet":
-            return f"data/{split}-*.parquet" if name == "metadata" else f"pairs/{split}.parquet"
-        return [f"data/{split}/{name}.parquet", f"data/{split}/clips/**"]
-
-    def config(name: str, table: str, splits: list[str]) -> dict[str, Any]:
-        return {"config_name": name, "data_files": [{"split": s, "path": files(table, s)} for s in splits]}
-
-    configs = [{**config("default", "metadata", splits), "default": True}]
-    if pair_splits:
-        pairs = config("pairs", "pairs", pair_splits)
-        configs.append(pairs if fmt == "parquet" else {**pairs, "metadata_filenames": ["pairs.parquet"]})
-    return configs
+def card_config(name: str, splits: Iterable[str], fmt: str) -> dict[str, Any]:
+    """The entry of the configuration "default" or "pairs" in the card's `configs`: the files of each split."""
+    table = "metadata" if name == "default" else "pairs"
+    if fmt == "videofolder":
+        paths = {split: [f"data/{split}/{table}.parquet", f"data/{split}/clips/**"] for split in splits}
+    else:
+        paths = {
+            split: f"data/{split}-*.parquet" if name == "default" else f"pairs/{split}.parquet" for split in splits
+        }
+    config = {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in paths.items()]}
+    if name == "default":
+        config["default"] = True
+    elif fmt == "videofolder":
+        config["metadata_filenames"] = ["pairs.parquet"]
+    return config
 
 
 def write_card(spec: DatasetSpec, result: dict[str, Any], fmt: str, output: Path) -> None:
-    """README.md: front matter (licence, features, files of each split) and text."""
-    pair_splits = list(result["pairs"])
-    infos = {"default": DatasetInfo(features=clip_features(spec))}
-    if pair_splits:
+    """Write README.md: front matter (licence, features, files of each split) and text."""
+    features = clip_features(spec)
+    configs, infos = [card_config("default", result["clips"], fmt)], {"default": DatasetInfo(features=features)}
+    if result["pairs"]:
+        configs.append(card_config("pairs", result["pairs"], fmt))
         infos["pairs"] = DatasetInfo(features=pair_features(spec, with_videos=fmt == "videofolder"))
-    card = DatasetCardData(
-        license=spec.license,
-        pretty_name=spec.name,
-        tags=["video-quality-assessment"],
-        configs=card_configs(list(result["clips"]), pair_splits, fmt),
-    )
+    tags = ["video-quality-assessment"]
+    card = DatasetCardData(license=spec.license, pretty_name=spec.name, tags=tags, configs=configs)
     DatasetInfosDict(infos).to_dataset_card_data(card)
+    columns = []
+    for column, kind in features.items():
+        type_name = kind.dtype if isinstance(kind, Value) else type(kind).__name__.lower()
+        limits = "{:g}..{:g}".format(*spec.ranges[column]) if column in spec.ranges else ""
+        columns.append(f"| `{column}` | {type_name} | {limits} |")
+    splits = [
+        f"| {split} | {count} | {result['unlabelled_clips'].get(split, 0)} | {result['pairs'].get(split, 0)} |"
+        for split, count in result["clips"].items()
+    ]
     text = CARD.format(
         name=spec.name,
         description=spec.description,
         homepage=spec.homepage,
-        pairs_line='pairs = load_dataset("PATH_OR_REPO", "pairs")\n' if pair_splits else "",
-        columns="\n".join(
-            f"| `{column}` | {_type_name(kind)} | {_range_text(spec, column)} |"
-            for column, kind in clip_features(spec).items()
-        ),
-        splits="\n".join(
-            f"| {split} | {count} | {result['unlabelled_clips'].get(split, 0)} | {result['pairs'].get(split, 0)} |"
-            for split, count in result["clips"].items()
-        ),
-        problems="\n".join(f"- {kind}: {count}" for kind, count in result["problem_counts"].items()) or "- nothing",
+        pairs_line='pairs = load_dataset("PATH_OR_REPO", "pairs")\n' if result["pairs"] else "",
+        columns="\n".join(columns),
+        splits="\n".join(splits),
+        problems="\n".join(f"- {kind}: {count}" for kind, count in result["problem_counts"].items()) or "- none",
     )
     (output / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n\n{text}", encoding="utf-8")
 
 
-def _type_name(kind: Any) -> str:
-    return getattr(kind, "dtype", type(kind).__name__) if isinstance(kind, Value) else type(kind).__name__.lower()
-
-
-def _range_text(spec: DatasetSpec, column: str) -> str:
-    return "{:g}..{:g}".format(*spec.ranges[column]) if column in spec.ranges else ""
-
-
-def write_dataset(checker: Checker, fmt: str, output: Path) -> dict[str, Any]:
-    """Write the checked clips to `output`, through a temporary folder beside it: a failure leaves nothing behind."""
-    result = report(checker)
-    result["clips"] = {split: result["clips"][split] for split in splits_of(checker.clips)}
+def write_dataset(checker: Checker, result: dict[str, Any], fmt: str, output: Path) -> None:
+    """Write the checked clips to `output`. They go to a temporary folder first, so a failure leaves nothing behind."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        write = write_parquet if fmt == "parquet" else write_videofolder
-        write(checker.spec, checker.clips, checker.pairs, checker.index.source, partial)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+        partial = Path(temporary) / output.name
+        partial.mkdir()
+        write_split = write_parquet if fmt == "parquet" else write_videofolder
+        for split in result["clips"]:
+            clips = [clip for clip in checker.clips if clip.split == split]
+            pairs = [pair for pair in checker.pairs if pair.split == split]
+            write_split(checker.spec, split, clips, pairs, checker.index.source, partial)
         write_card(checker.spec, result, fmt, partial)
         (partial / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp makes it private
         if output.exists():
             output.rmdir()
         partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return result
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every preparer has."""
+    """The arguments of every preparer."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True, help="folder with the downloaded, unpacked dataset")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist or be empty")
-    parser.add_argument("--labels", type=Path, nargs="+", help="label files, where they are not in --source")
+    parser.add_argument("--source", type=Path, required=True, help="folder of the downloaded and unpacked dataset")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must be empty or not exist")
+    parser.add_argument("--labels", type=Path, nargs="+", help="label files (default: those in --source)")
     parser.add_argument("--format", choices=("videofolder", "parquet"), default="videofolder")
-    parser.add_argument(
-        "--strict", action="store_true", help="write nothing, and exit with 1, if a check finds anything"
-    )
-    parser.add_argument(
-        "--keep_duplicates", action="store_true", help="keep equal clips of one split (they are listed)"
-    )
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="threads that read the clips")
+    parser.add_argument("--strict", action="store_true", help="write nothing, and exit with 1, if there is any problem")
+    parser.add_argument("--keep_duplicates", action="store_true", help="keep (and report) equal clips of one split")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="number of reading threads")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the written folder to this dataset repository")
     return parser
 
 
 def check_paths(source: Path, output: Path) -> None:
-    """Refuse a source that is none and an output that would overwrite or mix with something."""
+    """Refuse a source that is not a folder and an output that is not empty or lies in the source."""
     if not source.is_dir():
-        raise ValueError(f"--source '{source}' is no folder; give the folder of the unpacked dataset.")
+        raise ValueError(f"--source '{source}' is not a folder; give the folder of the unpacked dataset.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output '{output}' exists and is not an empty folder; remove it or name another.")
+        raise ValueError(f"--output '{output}' exists and is not an empty folder; remove it or name another folder.")
     if output.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"--output '{output}' lies in --source '{source}'; name a folder outside of it.")
+        raise ValueError(f"--output '{output}' is inside --source '{source}'; name a folder outside the source.")
 
 
 def push(folder: Path, repo: str) -> None:
-    """Upload to the Hub. A new repository is private: few of these datasets may simply be published again."""
+    """Upload to the Hub. A new repository is private because few of these datasets may be redistributed."""
     api = HfApi()
     api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
     api.upload_large_folder(repo_id=repo, folder_path=folder, repo_type="dataset")
 
 
-def run_preparer(spec: DatasetSpec, read_labels: Callable[[Path, MediaIndex], Labels], args: argparse.Namespace) -> int:
-    """Read, check, report, write. The exit status: 0 written, 1 refused or nothing left, 2 wrong arguments."""
+def run_preparer(spec: DatasetSpec, read_labels: LabelReader, args: argparse.Namespace) -> int:
+    """Read, check, report and write a dataset.
+
+    Returns:
+        The exit status: 0 if written, 1 if --strict refuses a problem or no clip is left, 2 for wrong arguments.
+    """
     try:
         check_paths(args.source, args.output)
         index = MediaIndex(args.source, spec.suffixes)
-        labels = read_labels(args.source, index)
+        labels = read_labels(label_files(args.source, args.labels, spec.label_patterns), index)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -392,14 +367,26 @@ def run_preparer(spec: DatasetSpec, read_labels: Callable[[Path, MediaIndex], La
     result = report(checker)
     print(format_report(result))
     if args.strict and checker.problems:
-        print(f"--strict: {len(checker.problems)} problems, nothing written.", file=sys.stderr)
+        print(f"--strict: {len(checker.problems)} problems found; nothing was written.", file=sys.stderr)
         return 1
     if not checker.clips:
-        print("error: no clip is left; nothing written.", file=sys.stderr)
+        print("error: no clip passed the checks; nothing was written.", file=sys.stderr)
         return 1
-    write_dataset(checker, args.format, args.output)
+    write_dataset(checker, result, args.format, args.output)
     print(f"written: {args.output} ({args.format})")
     if args.push_to_hub:
         push(args.output, args.push_to_hub)
         print(f"pushed: {args.push_to_hub} (private)")
     return 0
+
+
+def preparer(description: str | None, spec: DatasetSpec, read_labels: LabelReader) -> tuple[Callable, Callable]:
+    """The functions `build_parser` and `main` of a preparer that has no arguments of its own."""
+
+    def build_parser() -> argparse.ArgumentParser:
+        return argument_parser(description)
+
+    def main(argv: list[str] | None = None) -> int:
+        return run_preparer(spec, read_labels, build_parser().parse_args(argv))
+
+    return build_parser, main

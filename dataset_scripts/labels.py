@@ -1,6 +1,4 @@
-"""What a label reader produces (clips, pairs, problems) and the helpers that all readers share."""
-
-from __future__ import annotations
+"""The records that a label reader produces (clips, pairs, problems), and the functions that all label readers share."""
 
 import csv
 import json
@@ -15,9 +13,9 @@ from typing import Any
 
 from datasets import Value
 
-# The endings that `datasets`' VideoFolder recognises: these files are linked as they are.
+# The file endings that VideoFolder of `datasets` recognises: these files are linked unchanged.
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mpeg", ".mov")
-# Not recognised by VideoFolder, and GIF not by decord 0.6 either: these are rewritten, without loss, as mp4.
+# VideoFolder does not recognise these, and decord 0.6 cannot read GIF: these files are rewritten losslessly as mp4.
 OTHER_VIDEO_SUFFIXES = (".gif", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -26,15 +24,19 @@ STRING, FLOAT, INTEGER = Value("string"), Value("float64"), Value("int64")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a dataset beforehand: its columns, its ranges and the text of its card.
+    """What is known about a dataset before its labels are read.
 
-    `columns` come after `id, video, prompt, mos`; `ranges` bound `mos` and any of the columns (both ends included).
+    Args:
+        label_patterns: where the label files are, as glob patterns; the first pattern that finds a file decides.
+        columns: columns that follow `id`, `video`, `prompt` and `mos`.
+        ranges: lowest and highest allowed value, both included, of `mos` and of any of the columns.
     """
 
     name: str
     license: str
     description: str
     homepage: str
+    label_patterns: tuple[str, ...] = ()
     columns: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     pair_columns: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +47,7 @@ class DatasetSpec:
 
 @dataclass(slots=True)
 class Clip:
-    """One labelled clip. `file` is relative to the source folder, None: not found; `mos` None: unlabelled."""
+    """One clip. `file` is relative to the source folder, None if not found. `mos` is None for an unlabelled clip."""
 
     split: str
     id: str
@@ -57,7 +59,7 @@ class Clip:
 
 @dataclass(slots=True)
 class Pair:
-    """Two clips of one prompt and who was preferred: "A", "B" or "tie" in each of the preference columns."""
+    """Two clips of one prompt. Each preference column says which clip people preferred: "A", "B" or "tie"."""
 
     split: str
     id_a: str
@@ -68,7 +70,7 @@ class Pair:
 
 @dataclass(slots=True)
 class Problem:
-    """Something wrong with one row or file; `kind` is a key of `checks.PROBLEM_KINDS`."""
+    """A defect of one row or file. `kind` is a key of `checks.PROBLEM_KINDS`."""
 
     kind: str
     subject: str
@@ -84,11 +86,15 @@ class Labels:
     problems: list[Problem] = field(default_factory=list)
 
     @cached_property
-    def _prompts(self) -> dict[tuple[str, str], str]:
+    def _prompts(self) -> dict[tuple[str, str], str]:  # also remembers clips whose pair was left out
         return {(clip.split, clip.id): clip.prompt for clip in self.clips}
 
+    @cached_property
+    def _ids(self) -> set[tuple[str, str]]:
+        return {(clip.split, clip.id) for clip in self.clips}
+
     def add_pair(self, clip_a: Clip, clip_b: Clip, values: dict[str, Any]) -> None:
-        """Add a pair and those of its clips that are new; a clip may stand in many pairs, with one prompt only."""
+        """Add a pair, and its clips if they are new. A clip may belong to many pairs, but only to one prompt."""
         for clip in (clip_a, clip_b):
             known = self._prompts.setdefault((clip.split, clip.id), clip.prompt)
             if known != clip.prompt:
@@ -98,22 +104,15 @@ class Labels:
         if clip_a.id == clip_b.id:
             self.problems.append(Problem("bad_label", clip_a.id, "the pair compares the clip with itself"))
             return
-        self._new_clips(clip_a, clip_b)
-        self.pairs.append(Pair(clip_a.split, clip_a.id, clip_b.id, clip_a.prompt, values))
-
-    @cached_property
-    def _seen(self) -> set[tuple[str, str]]:
-        return {(clip.split, clip.id) for clip in self.clips}
-
-    def _new_clips(self, *clips: Clip) -> None:
-        for clip in clips:
-            if (clip.split, clip.id) not in self._seen:
-                self._seen.add((clip.split, clip.id))
+        for clip in (clip_a, clip_b):
+            if (clip.split, clip.id) not in self._ids:
+                self._ids.add((clip.split, clip.id))
                 self.clips.append(clip)
+        self.pairs.append(Pair(clip_a.split, clip_a.id, clip_b.id, clip_a.prompt, values))
 
 
 class MediaIndex:
-    """The media files under a folder, walked once, and the search for the file that a label means."""
+    """The media files under a folder, listed once. `find` returns the file that a label names."""
 
     def __init__(self, source: Path, suffixes: Iterable[str]):
         self.source = Path(source)
@@ -125,27 +124,26 @@ class MediaIndex:
             folders[:] = [name for name in folders if not name.startswith(".")]
             relative = posixpath.normpath(Path(folder).relative_to(self.source).as_posix())
             for name in names:
-                # macOS archives carry a "._name" shadow of every file.
+                # Archives made on macOS contain a "._name" shadow of every file.
                 if name.lower().endswith(self.suffixes) and not name.startswith("."):
                     yield posixpath.normpath(posixpath.join(relative, name))
 
     @cached_property
     def by_stem(self) -> Mapping[str, list[str]]:
-        """The files of each name without folder and ending, sorted."""
+        """The files by their name without folder and ending; each list is sorted."""
         stems = defaultdict(list)
         for file in sorted(self.files):
             stems[posixpath.splitext(posixpath.basename(file))[0]].append(file)
         return stems
 
     def find(self, name: str, folders: Iterable[str] = (), anywhere: bool = True) -> str | None:
-        """The file that a label calls `name`, relative to the source.
+        """The file that a label calls `name`, relative to the source folder; None if it is missing or ambiguous.
 
-        Looked for in `folders` and at the root, then, with `anywhere`, wherever exactly one path ends so. A name
-        without a media ending matches any.
+        The search covers `folders`, then the root and then, with `anywhere`, every path that ends with the name, if
+        there is exactly one. A name without a media ending matches a file with any media ending.
         """
         name = clean_name(name)
-        has_suffix = name.lower().endswith(self.suffixes)
-        endings = ("",) if has_suffix else self.suffixes
+        endings = ("",) if name.lower().endswith(self.suffixes) else self.suffixes
         for folder in (*folders, ""):
             for ending in endings:
                 candidate = posixpath.join(folder, name + ending)
@@ -153,17 +151,20 @@ class MediaIndex:
                     return candidate
         if not anywhere:
             return None
-        stem = clip_id(name, self.suffixes)
-        found = [
-            file
-            for file in self.by_stem.get(posixpath.basename(stem), ())
-            if f"/{file}".endswith(tuple(f"/{name}{ending}" for ending in endings))
-        ]
+        tails = tuple(f"/{name}{ending}" for ending in endings)
+        same_stem = self.by_stem.get(posixpath.basename(clip_id(name, self.suffixes)), ())
+        found = [file for file in same_stem if f"/{file}".endswith(tails)]
         return found[0] if len(found) == 1 else None
+
+    def clip(
+        self, split: str, name: str, prompt: str | None, mos: float | None, values: dict[str, Any], *folders: str
+    ) -> Clip:
+        """The clip that a label calls `name`, with its id and, if `find` finds it, its file."""
+        return Clip(split, clip_id(name), self.find(name, folders), prompt or "", mos, values)
 
 
 def clean_name(name: str) -> str:
-    """A file name from a label in one spelling: no surrounding blanks, no "./", forward slashes."""
+    """A file name from a label without surrounding blanks or a leading "./", and with forward slashes."""
     return posixpath.normpath(str(name).strip().replace("\\", "/")).lstrip("/")
 
 
@@ -174,32 +175,41 @@ def clip_id(name: str, suffixes: Iterable[str] = VIDEO_SUFFIXES + OTHER_VIDEO_SU
     return stem if ending.lower() in suffixes else name
 
 
-def label_files(source: Path, given: Iterable[str | Path] | None, patterns: Iterable[str]) -> list[Path]:
-    """The label files: those given on the command line, or those that the first successful pattern finds."""
+def label_files(source: Path, given: Iterable[Path] | None, patterns: tuple[str, ...]) -> list[Path]:
+    """The label files given on the command line or, if none are given, those of the first pattern that finds any."""
     if given:
-        missing = [str(path) for path in given if not Path(path).is_file()]
+        missing = [str(path) for path in given if not path.is_file()]
         if missing:
             raise ValueError(f"--labels: no such file: {', '.join(missing)}; give paths of existing label files.")
-        return [Path(path) for path in given]
-    patterns = list(patterns)
+        return list(given)
     for pattern in patterns:
-        found = sorted(path for path in Path(source).glob(pattern) if path.is_file())
+        found = sorted(path for path in source.glob(pattern) if path.is_file())
         if found:
             return found
     raise ValueError(f"no label file in '{source}' (looked for {', '.join(patterns)}); name it with --labels FILE.")
 
 
-def split_of(path: str | Path) -> str:
-    """The split that a label file's name tells: test, validation (also "val", "dev") or else train."""
-    stem = Path(path).stem.lower()
+def split_of(path: Path) -> str:
+    """The split that the name of a label file implies: test, validation (also "val" and "dev"), otherwise train."""
+    stem = path.stem.lower()
     for split, marks in {"test": ("test",), "validation": ("val", "dev")}.items():
         if any(mark in stem for mark in marks):
             return split
     return "train"
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a csv, json (a list, or a dict with a list "data_list"), jsonl or parquet file as dicts."""
+def read_rows(path: Path, columns: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows of a csv, json (a list, or a dict with a list "data_list"), jsonl or parquet file.
+
+    Raises:
+        ValueError: if the file has another format, or if a row lacks one of the `columns`.
+    """
+    for row in _parse(path):
+        require_columns(row, columns, path)
+        yield row
+
+
+def _parse(path: Path) -> Iterator[dict[str, Any]]:
     ending = path.suffix.lower()
     if ending == ".csv":
         with open(path, encoding="utf-8-sig", newline="") as lines:
@@ -211,7 +221,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = content.get("data_list") if isinstance(content, dict) else content
         if not isinstance(rows, list):
-            raise ValueError(f"'{path}' holds no list of rows; expected a JSON list or a dict with 'data_list'.")
+            raise ValueError(
+                f"'{path}' is not a list of rows; expected a JSON list or a dict with the list 'data_list'."
+            )
         yield from rows
     elif ending == ".parquet":
         import pyarrow.parquet as pq
@@ -223,14 +235,14 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def require_columns(row: dict[str, Any], columns: Iterable[str], path: Path) -> None:
-    """Refuse a label file of another kind, by name, rather than fail on its first row."""
+    """Refuse a row without one of the `columns`, with the name of its label file."""
     missing = [column for column in columns if column not in row]
     if missing:
         raise ValueError(f"'{path}' has no column {missing} (it has {list(row)}); is it the dataset's label file?")
 
 
 def to_score(value: Any) -> float:
-    """A label as a float; NaN (found by the checks, never written) where it is none."""
+    """A label as a float; NaN, which the checks report, if the label is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -238,5 +250,5 @@ def to_score(value: Any) -> float:
 
 
 def to_preference(value: Any, names: dict[str, str]) -> str | None:
-    """A vote as "A", "B" or "tie" by a table of the dataset's own names (in lower case); None if unknown."""
+    """A vote as "A", "B" or "tie", given the dataset's own names in lower case; None if the name is unknown."""
     return names.get(str(value).strip().lower())

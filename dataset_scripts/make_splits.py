@@ -1,20 +1,21 @@
-"""Make reproducible splits of a prepared folder: plain CSV files `id,split`, and a check for leakage.
+"""Make reproducible splits of a prepared folder, as CSV files with the columns `id,split`, and check them for leakage.
 
     python -m dataset_scripts.make_splits --data data/t2vqa_db --output data/t2vqa_db/splits
 
-`random_00.csv` ... `random_09.csv` are splits by clip with equal generator shares, the paper's protocol: ten of them,
-results are means over the ten. As each prompt has a clip of every generator, most test prompts are in training too.
-`prompt_disjoint_00.csv` ... keep all clips of a prompt on one side, generator shares as equal as the prompts allow.
+`random_00.csv` ... `random_09.csv` are ten splits by clip in which every part has the same share of each generator.
+This is the paper's protocol, and its results are means over the ten splits. Because each prompt has a clip of every
+generator, most test prompts also occur in training. `prompt_disjoint_00.csv` ... keep all clips of a prompt in one
+part; the generator shares are as equal as the prompts allow.
 
-The fractions are 0.7 train, 0.1 validation, 0.2 test. The published code uses 80/20 and chooses its best epoch on the
-test part; here the test part keeps its 20 %, and a validation part for choosing checkpoints is cut from the rest.
+By default, 0.7 of the clips are for training, 0.1 for validation and 0.2 for the test. The published code uses 80/20
+and chooses its best epoch on the test part. Here the test part has the same size, and checkpoints are chosen on a
+validation part.
 
-Everything is ordered by hashes of seed, split number and id, so a split depends on nothing else: not on the order of
-the rows, the file format or Python's random generator. All labelled clips of the folder take part, whatever split they
-stand in there; clips without MOS are left out and counted. `leakage.json` tells for every split what its parts share.
+The order of the clips comes from hashes of seed, split number and id. A split therefore does not depend on the order of
+the rows, on the file format or on Python's random generator. All labelled clips of the folder are split anew, whatever
+split they belong to there. Clips without MOS are left out and counted. `leakage.json` lists, for every split, what its
+parts have in common.
 """
-
-from __future__ import annotations
 
 import argparse
 import csv
@@ -25,7 +26,7 @@ import math
 import sys
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -38,7 +39,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a split needs to know of a clip."""
+    """What a split needs to know about a clip; `prompt` is normalised and `content` is the hash of the file."""
 
     id: str
     prompt: str
@@ -47,20 +48,20 @@ class Item:
 
 
 def normalise_prompt(prompt: str) -> str:
-    """Prompts that differ only in case, spacing, Unicode form or final punctuation count as one."""
+    """The prompt without differences of case, spacing, Unicode form or final punctuation."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split()).rstrip(" .!,;:")
 
 
 def hash_key(*parts: object) -> str:
-    """A pseudo-random sort key that is the same on every machine and Python."""
+    """A pseudo-random sort key that is the same on every machine and in every version of Python."""
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
-def load_items(data: str | Path, hash_contents: bool = True) -> tuple[list[Item], int]:
-    """The labelled clips of a prepared folder, sorted by id, and the number of clips left out for want of a MOS."""
+def load_items(data: str | Path) -> tuple[list[Item], int]:
+    """The labelled clips of a prepared folder, sorted by id, and the number of clips without MOS."""
     from datasets import Video, load_dataset
 
-    # Streaming reads the folder in place; otherwise a parquet folder, clips included, is copied into the cache.
+    # Streaming reads the folder in place. Without it, a parquet folder would be copied into the cache with its clips.
     splits = load_dataset(str(data), streaming=True)
     items, unlabelled = [], 0
     for split in splits.values():
@@ -68,33 +69,32 @@ def load_items(data: str | Path, hash_contents: bool = True) -> tuple[list[Item]
         if missing:
             raise ValueError(f"--data '{data}' has no column {sorted(missing)}; give a folder made by a preparer.")
         columns = [c for c in ("id", "video", "prompt", "mos", "generator") if c in split.features]
-        if not hash_contents:
-            columns.remove("video")
-        rows = split.select_columns(columns)
-        for row in rows.cast_column("video", Video(decode=False)) if hash_contents else rows:
+        for row in split.select_columns(columns).cast_column("video", Video(decode=False)):
             if row["mos"] is None:
                 unlabelled += 1
                 continue
-            content = video_hash(row["video"]) if hash_contents else row["id"]
-            items.append(Item(row["id"], normalise_prompt(row["prompt"]), row.get("generator") or "", content))
+            prompt, generator = normalise_prompt(row["prompt"]), row.get("generator") or ""
+            items.append(Item(row["id"], prompt, generator, video_hash(row["video"])))
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:
-        raise ValueError(f"--data '{data}' has {len(repeated)} ids more than once, such as {repeated[0]!r}.")
+        raise ValueError(
+            f"--data '{data}' has {len(repeated)} ids more than once, for example {repeated[0]!r}; prepare it again."
+        )
     return sorted(items, key=lambda item: item.id), unlabelled
 
 
 def video_hash(video: Mapping[str, Any]) -> str:
-    """The content hash of a clip as `datasets` gives it undecoded."""
+    """The content hash of an undecoded clip of `datasets`."""
     if video["bytes"] is None:
         return content_hash(Path(video["path"]))
     return hashlib.blake2b(video["bytes"], digest_size=16).hexdigest()
 
 
 def allocate(counts: Mapping[str, int], fractions: tuple[float, ...]) -> dict[str, list[int]]:
-    """How many of each generator's clips go to each part.
+    """The number of each generator's clips in each part.
 
-    Every share is within one clip of exact, and what rounding leaves over goes where the whole split lacks most, so
-    that the parts' total sizes are right as well.
+    Every number is within one clip of the exact share. Clips left over by rounding go to the parts that lack most, so
+    that the total sizes of the parts are right as well.
     """
     owed = [0.0] * len(fractions)
     result = {}
@@ -102,7 +102,7 @@ def allocate(counts: Mapping[str, int], fractions: tuple[float, ...]) -> dict[st
         exact = [count * fraction for fraction in fractions]
         sizes = [math.floor(value + 1e-9) for value in exact]
         owed = [debt + value - size for debt, value, size in zip(owed, exact, sizes, strict=True)]
-        # Only parts whose own share was rounded down may take one more.
+        # Only parts whose share was rounded down may get one more clip.
         open_parts = [part for part in range(len(fractions)) if exact[part] - sizes[part] > 1e-9]
         for part in sorted(open_parts, key=lambda part: (-owed[part], part))[: count - sum(sizes)]:
             sizes[part] += 1
@@ -112,7 +112,7 @@ def allocate(counts: Mapping[str, int], fractions: tuple[float, ...]) -> dict[st
 
 
 def random_split(items: list[Item], fractions: tuple[float, ...], key: str) -> dict[str, str]:
-    """Split by clip with equal generator shares: id -> part."""
+    """Split by clip with equal generator shares; the part of each id."""
     strata = defaultdict(list)
     for item in items:
         strata[item.generator].append(item.id)
@@ -126,10 +126,10 @@ def random_split(items: list[Item], fractions: tuple[float, ...], key: str) -> d
 
 
 def prompt_disjoint_split(items: list[Item], fractions: tuple[float, ...], key: str) -> dict[str, str]:
-    """Split by prompt: id -> part.
+    """Split by prompt; the part of each id.
 
-    Prompts come in random order, large ones first; each goes to the part where it brings the counts of its generators
-    closest to their targets.
+    Prompts with more clips come first, in random order. Each prompt goes to the part in which it brings the numbers of
+    clips per generator closest to their targets.
     """
     groups = defaultdict(list)
     for item in items:
@@ -138,9 +138,9 @@ def prompt_disjoint_split(items: list[Item], fractions: tuple[float, ...], key: 
     lack = [{name: count * fraction for name, count in totals.items()} for fraction in fractions]
     assigned = {}
     for prompt in sorted(groups, key=lambda prompt: (-len(groups[prompt]), hash_key(key, prompt))):
-        # Sorted: a sum of floats depends on its order, and ties decide the split.
+        # Sorted because a sum of floats depends on its order, and equal costs must stay equal everywhere.
         counts = dict(sorted(Counter(item.generator for item in groups[prompt]).items()))
-        # Adding n to a part that lacks m changes the squared error by n^2 - 2nm; relative to the part's size, so that
+        # Adding n clips to a part that lacks m changes its squared error by n^2 - 2nm. Dividing by the part's size lets
         # small parts fill at the same pace as large ones.
         costs = [
             sum(n * n - 2 * n * lack[part][name] for name, n in counts.items()) / fraction if fraction else math.inf
@@ -154,7 +154,7 @@ def prompt_disjoint_split(items: list[Item], fractions: tuple[float, ...], key: 
 
 
 def leakage(items: list[Item], assigned: Mapping[str, str]) -> dict[str, Any]:
-    """Sizes and generator shares of the parts, and what each two of them share."""
+    """Sizes and generator counts of the parts, and what each two parts have in common."""
     parts = {part: [item for item in items if assigned[item.id] == part] for part in PARTS}
     prompts = {part: {item.prompt for item in members if item.prompt} for part, members in parts.items()}
     contents = {part: {item.content for item in members} for part, members in parts.items()}
@@ -171,7 +171,7 @@ def leakage(items: list[Item], assigned: Mapping[str, str]) -> dict[str, Any]:
 
 
 def split_csv(assigned: Mapping[str, str]) -> str:
-    """`id,split` sorted by id, with Unix line ends everywhere."""
+    """The CSV of a split, sorted by id, with Unix line ends on every system."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("id", "split"))
@@ -179,40 +179,20 @@ def split_csv(assigned: Mapping[str, str]) -> str:
     return text.getvalue()
 
 
-def read_split(path: str | Path) -> dict[str, str]:
-    """A split file as id -> part."""
-    with open(path, encoding="utf-8", newline="") as lines:
-        return {row["id"]: row["split"] for row in csv.DictReader(lines)}
-
-
-Splitter = Callable[[list[Item], tuple[float, ...], str], dict[str, str]]
-
-
 def make_splits(
     items: list[Item], num_splits: int, seed: int, fractions: tuple[float, ...]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """All splits as (name, id -> part)."""
-    kinds: Iterable[tuple[str, Splitter]] = (("random", random_split), ("prompt_disjoint", prompt_disjoint_split))
-    for kind, split in kinds:
-        if kind == "prompt_disjoint" and not any(item.prompt for item in items):
-            continue
+    """The name and the parts by id of every split; without prompts there are no splits by prompt."""
+    kinds = {"random": random_split}
+    if any(item.prompt for item in items):
+        kinds["prompt_disjoint"] = prompt_disjoint_split
+    for kind, split in kinds.items():
         for number in range(num_splits):
             yield f"{kind}_{number:02d}", split(items, fractions, hash_key(kind, seed, number))
 
 
-def check_fractions(fractions: Iterable[float]) -> tuple[float, ...]:
-    """Three parts of one; validation may be empty."""
-    fractions = tuple(fractions)
-    train, validation, test = fractions
-    if not math.isclose(sum(fractions), 1.0) or min(train, test) <= 0 or validation < 0:
-        raise ValueError(
-            f"--fractions {' '.join(map(str, fractions))}: train and test must be above 0 and the three add to 1."
-        )
-    return fractions
-
-
 def summary(name: str, found: dict[str, Any]) -> str:
-    """One line for people."""
+    """The leakage of a split in one line."""
     sizes = "/".join(str(size) for size in found["clips"].values())
     shared = ", ".join(f"{pair} {count}" for pair, count in found["prompts_shared"].items())
     line = f"{name}: {sizes} clips; prompts shared: {shared}"
@@ -220,21 +200,28 @@ def summary(name: str, found: dict[str, Any]) -> str:
     return f"{line}; LEAK, equal clips: {leaks}" if leaks else line
 
 
-def main(argv: list[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="prepared folder (or Hub repository)")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the split files; must not exist")
-    parser.add_argument("--num_splits", type=int, default=10, help="of each kind")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", required=True, help="prepared folder or Hub repository")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist")
+    parser.add_argument("--num_splits", type=int, default=10, help="number of splits of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
     parser.add_argument("--fractions", type=float, nargs=3, default=(0.7, 0.1, 0.2), metavar=PARTS)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    fractions = train, validation, test = tuple(args.fractions)
     try:
-        fractions = check_fractions(args.fractions)
+        if not math.isclose(sum(fractions), 1.0) or min(train, test) <= 0 or validation < 0:
+            given = " ".join(map(str, fractions))
+            raise ValueError(f"--fractions {given}: train and test must be above 0, and the sum must be 1.")
         if args.output.exists():
-            raise ValueError(f"--output '{args.output}' exists; remove it or name another.")
+            raise ValueError(f"--output '{args.output}' exists; remove it or name another folder.")
         items, unlabelled = load_items(args.data)
         if not items:
-            raise ValueError(f"--data '{args.data}' has no clip with a MOS; there is nothing to split.")
+            raise ValueError(f"--data '{args.data}' has no clips with a MOS; name a folder with labelled clips.")
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -253,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     (args.output / "leakage.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
     if not any(item.generator for item in items):
-        print("note: no generators are known here, so the random splits cannot keep their shares equal.")
+        print("note: the generators of the clips are unknown, so the random splits cannot keep their shares equal.")
     print(f"written: {args.output} ({len(found)} splits of {len(items)} clips, {unlabelled} without MOS left out)")
     return 0
 

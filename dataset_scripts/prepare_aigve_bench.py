@@ -1,43 +1,26 @@
-"""Prepare AIGVE-Bench: generated videos rated 1..5 in nine dimensions.
+"""Prepare AIGVE-Bench: generated videos rated by people in nine dimensions, each 1..5.
 
     python -m dataset_scripts.prepare_aigve_bench --source AIGVE_Bench --output data/aigve_bench
 
-Label files: annotations/<split>.json, a dict with `data_list`. `mos` is `overall`; in the other dimensions 0 means that
-the dimension does not apply and becomes null. Names of the columns are the dataset's ("element_presentence" included).
+Label files: annotations/<split>.json, each a dict with the list `data_list`. `mos` is the dimension `overall`. In the
+other dimensions 0 means that the dimension does not apply to the prompt, and becomes null.
 
-Seen: the real annotations of its toy part (10 clips) and two of the clips. Not seen: the full dataset.
+Tested with the real annotations of its toy part (10 clips) and with two of its clips, not with the full dataset.
 """
 
-from __future__ import annotations
-
-import sys
 from pathlib import Path
-from typing import Any
 
 from datasets import List
 
-from .folder import argument_parser, run_preparer
-from .labels import (
-    FLOAT,
-    STRING,
-    Clip,
-    DatasetSpec,
-    Labels,
-    MediaIndex,
-    clip_id,
-    label_files,
-    read_rows,
-    require_columns,
-    split_of,
-    to_score,
-)
+from .folder import preparer
+from .labels import FLOAT, STRING, DatasetSpec, Labels, MediaIndex, read_rows, split_of, to_score
 
 DIMENSIONS = (
     "technical_quality",
     "dynamic",
     "consistency",
     "physics",
-    "element_presentence",
+    "element_presentence",  # the dataset's spelling
     "element_quality",
     "action_presentence",
     "action_quality",
@@ -46,8 +29,9 @@ SPEC = DatasetSpec(
     name="AIGVE-Bench",
     license="mit",
     description="Generated videos rated by people in nine dimensions, 1..5 (Xiang et al., AIGVE-Tool, 2025). `mos` is "
-    "`overall`; null in a dimension: it does not apply to the prompt. The licence is that of the tool's repository.",
+    "`overall`. A null dimension does not apply to the prompt. The licence is that of the tool's repository.",
     homepage="https://github.com/ShaneXiangH/AIGVE_Tool",
+    label_patterns=("**/annotations/*.json", "*.json"),
     columns={
         "generator": STRING,
         "category": STRING,
@@ -57,39 +41,22 @@ SPEC = DatasetSpec(
     },
     ranges=dict.fromkeys(("mos", *DIMENSIONS), (1.0, 5.0)),
 )
-PATTERNS = ("**/annotations/*.json", "*.json")
 
 
-def to_clip(row: dict[str, Any], split: str, index: MediaIndex) -> Clip:
-    """The clip of one row."""
-    scores = {name: to_score(row[name]) or None for name in DIMENSIONS}
-    values = {
-        **scores,
-        "generator": row.get("model"),
-        "category": row.get("category"),
-        "subject": row.get("subject") or [],
-        "dynamic_type": row.get("dynamic_type") or [],
-    }
-    name = row["video_path_pd"]
-    mos = to_score(row["overall"])
-    return Clip(split, clip_id(name), index.find(name, ("videos",)), row["prompt_gt"] or "", mos, values)
-
-
-def read_labels(source: Path, index: MediaIndex, files: list[Path] | None) -> Labels:
-    """All label files of the dataset."""
+def read_labels(files: list[Path], index: MediaIndex) -> Labels:
+    """The clips of all label files."""
     labels = Labels()
-    for path in label_files(source, files, PATTERNS):
-        for number, row in enumerate(read_rows(path)):
-            if number == 0:
-                require_columns(row, ("prompt_gt", "video_path_pd", "overall", *DIMENSIONS), path)
-            labels.clips.append(to_clip(row, split_of(path), index))
+    for path in files:
+        for row in read_rows(path, ("prompt_gt", "video_path_pd", "overall", *DIMENSIONS)):
+            values = {name: to_score(row[name]) or None for name in DIMENSIONS}
+            values |= {"generator": row.get("model"), "category": row.get("category")}
+            values |= {name: row.get(name) or [] for name in ("subject", "dynamic_type")}
+            mos, name = to_score(row["overall"]), row["video_path_pd"]
+            labels.clips.append(index.clip(split_of(path), name, row["prompt_gt"], mos, values, "videos"))
     return labels
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = argument_parser(__doc__).parse_args(argv)
-    return run_preparer(SPEC, lambda source, index: read_labels(source, index, args.labels), args)
-
+build_parser, main = preparer(__doc__, SPEC, read_labels)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,41 +1,36 @@
-"""Prepare ImageReward's human rankings of generated images, each image as a clip of one frame.
+"""Prepare ImageReward's human rankings of generated images. Each image becomes a clip of one frame.
 
     python -m dataset_scripts.prepare_imagereward --source ImageRewardDB --output data/imagereward
 
-Label files, either kind: the repository's train.json, valid.json, test.json (rows of `id`, `prompt`, `generations`,
-`ranking`); or ImageRewardDB's metadata-<split>.parquet and the json files beside the images (rows of `image_path`,
-`prompt_id`, `prompt`, `classification`, `rank`, `overall_rating`, `image_text_alignment_rating`, `fidelity_rating`).
+Label files of either kind: train.json, valid.json and test.json of the repository (rows of `id`, `prompt`,
+`generations`, `ranking`), or ImageRewardDB's metadata-<split>.parquet and the json files beside the images (rows of
+`image_path`, `prompt_id`, `prompt`, `classification`, `rank`, `overall_rating`, `image_text_alignment_rating`,
+`fidelity_rating`).
 
-Images become mp4 of one frame, RGB H.264 at crf 0: every pixel as it was, and VideoFolder, parquet and decord take them
-as clips (tests compare the pixels). Rank 1 is best. `mos` is `overall_rating` (1..7), null in the first kind. All pairs
-of images of a prompt stand in `pairs`; equal ranks are "tie" there, which the authors' training code skips.
+The clips are lossless (H.264 in RGB at crf 0). Rank 1 is best. `mos` is `overall_rating` (1..7), null in the first
+kind. The configuration `pairs` holds all pairs of images of a prompt. Equal ranks are a "tie", which the authors'
+training code skips.
 
-Seen: the first 16,000 characters of the real test.json. Not seen: ImageRewardDB's files (columns from its loading
-script; whether a rating outside 1..7 or an empty one occurs is for the report to tell) and the images.
+Tested with the first 16,000 characters of the real test.json. The columns of ImageRewardDB are taken from its loading
+script; neither its files nor its images have been tested. The report shows whether ratings are empty or outside 1..7.
 """
 
-from __future__ import annotations
-
 import itertools
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .folder import argument_parser, run_preparer
+from .folder import preparer
 from .labels import (
     FLOAT,
     IMAGE_SUFFIXES,
     INTEGER,
     STRING,
-    Clip,
     DatasetSpec,
     Labels,
     MediaIndex,
     Problem,
-    clip_id,
-    label_files,
     read_rows,
     require_columns,
     split_of,
@@ -49,48 +44,43 @@ SPEC = DatasetSpec(
     description="Human rankings and ratings of images that were generated from one prompt (Xu et al., NeurIPS 2023), "
     "as clips of one frame. `rank` 1 is best.",
     homepage="https://huggingface.co/datasets/THUDM/ImageRewardDB",
+    label_patterns=("**/metadata-*.parquet", "**/*.json"),
     columns={"prompt_id": STRING, "category": STRING, "rank": INTEGER, **dict.fromkeys(RATINGS, FLOAT)},
-    ranges={"mos": (1.0, 7.0), **dict.fromkeys(RATINGS, (1.0, 7.0))},
+    ranges=dict.fromkeys(("mos", *RATINGS), (1.0, 7.0)),
     pair_columns={"preference": STRING},
     suffixes=IMAGE_SUFFIXES,
 )
-PATTERNS = ("**/metadata-*.parquet", "**/*.json")
 
 
 def image_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """One row an image from either kind of label file."""
+    """One row per image from a label file of either kind."""
     for row in read_rows(path):
         if "generations" not in row:
             require_columns(row, ("image_path", "prompt_id", "prompt", "rank"), path)
             yield row
             continue
         require_columns(row, ("id", "prompt", "ranking"), path)
-        # A ranking shorter than its images gives images without a rank, which are reported.
+        # A ranking that is shorter than its list of images leaves images without a rank, which are reported.
         for image, rank in itertools.zip_longest(row["generations"], row["ranking"]):
             yield {"image_path": image, "prompt_id": row["id"], "prompt": row["prompt"], "rank": rank}
 
 
-def to_clip(row: dict[str, Any], split: str, index: MediaIndex) -> Clip:
-    """The clip of one image."""
-    values = {name: to_score(row[name]) for name in RATINGS if row.get(name) is not None}
-    values |= {"prompt_id": str(row["prompt_id"]), "category": row.get("classification"), "rank": row["rank"]}
-    mos = None if row.get("overall_rating") is None else to_score(row["overall_rating"])
-    file = index.find(row["image_path"], ("images",))
-    return Clip(split, clip_id(row["image_path"]), file, row["prompt"] or "", mos, values)
-
-
-def read_labels(source: Path, index: MediaIndex, files: list[Path] | None) -> Labels:
-    """All label files of the dataset; pairs from the ranks of each prompt's images."""
+def read_labels(files: list[Path], index: MediaIndex) -> Labels:
+    """The images of all label files, and pairs made from the ranks of each prompt's images."""
     labels, groups = Labels(), defaultdict(list)
-    for path in label_files(source, files, PATTERNS):
+    for path in files:
         for row in image_rows(path):
-            if not row["image_path"] or row["rank"] is None:
-                subject = str(row["image_path"] or row["prompt_id"])
-                labels.problems.append(Problem("bad_label", subject, "as many ranks as images are needed"))
+            name, prompt_id = row["image_path"], str(row["prompt_id"])
+            if not name or row["rank"] is None:
+                detail = "the numbers of images and ranks differ"
+                labels.problems.append(Problem("bad_label", str(name or prompt_id), detail))
                 continue
-            clip = to_clip(row, split_of(path), index)
+            ratings = {key: to_score(row[key]) for key in ("overall_rating", *RATINGS) if row.get(key) is not None}
+            mos = ratings.pop("overall_rating", None)
+            values = {**ratings, "prompt_id": prompt_id, "category": row.get("classification"), "rank": row["rank"]}
+            clip = index.clip(split_of(path), name, row["prompt"], mos, values, "images")
             labels.clips.append(clip)
-            groups[clip.split, clip.values["prompt_id"]].append(clip)
+            groups[clip.split, prompt_id].append(clip)
     for clips in groups.values():
         for clip_a, clip_b in itertools.combinations(clips, 2):
             rank_a, rank_b = clip_a.values["rank"], clip_b.values["rank"]
@@ -99,10 +89,7 @@ def read_labels(source: Path, index: MediaIndex, files: list[Path] | None) -> La
     return labels
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = argument_parser(__doc__).parse_args(argv)
-    return run_preparer(SPEC, lambda source, index: read_labels(source, index, args.labels), args)
-
+build_parser, main = preparer(__doc__, SPEC, read_labels)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -2,34 +2,21 @@
 
     python -m dataset_scripts.prepare_lsvq --source LSVQ --output data/lsvq
 
-Label files: labels_train_test.csv (columns `name`, `mos`, `is_test`) and labels_test_1080p.csv of the authors; or
-LSVQ_whole_train.csv, LSVQ_whole_test.csv, LSVQ_whole_test_1080p.csv (`name`, `mos`); or the train_labels.txt,
-labels_test.txt, labels_1080p.txt of FAST-VQA and DOVER (lines `file, -1, -1, mos`). Names without ".mp4" are completed.
-The 1080p test part becomes the split `test_1080p`.
+Label files of one of three kinds: the authors' labels_train_test.csv (columns `name`, `mos`, `is_test`) and
+labels_test_1080p.csv; or LSVQ_whole_train.csv, LSVQ_whole_test.csv and LSVQ_whole_test_1080p.csv (`name`, `mos`); or
+train_labels.txt, labels_test.txt and labels_1080p.txt of FAST-VQA and DOVER (lines of `file, -1, -1, mos`). A name may
+lack its ending ".mp4". The 1080p test part becomes the split `test_1080p`.
 
-Not seen: the real files. Columns are those that public readers of these files name; the MOS range is taken as 0..100.
+Not tested with the real files. The columns are those that public readers of these files use, and the range of the MOS
+is assumed to be 0..100.
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .folder import argument_parser, run_preparer
-from .labels import (
-    Clip,
-    DatasetSpec,
-    Labels,
-    MediaIndex,
-    clip_id,
-    label_files,
-    read_rows,
-    require_columns,
-    split_of,
-    to_score,
-)
+from .folder import preparer
+from .labels import DatasetSpec, Labels, MediaIndex, read_rows, split_of, to_score
 
 SPEC = DatasetSpec(
     name="LSVQ",
@@ -37,14 +24,14 @@ SPEC = DatasetSpec(
     description="User-generated videos with mean opinion scores (Ying et al., Patch-VQ, CVPR 2021). Free for use under "
     "the copyright notice of the University of Texas at Austin, which must appear in every copy.",
     homepage="https://github.com/baidut/PatchVQ",
+    label_patterns=("**/labels_*.csv", "**/LSVQ_whole_*.csv", "**/*labels*.txt"),
     ranges={"mos": (0.0, 100.0)},
     has_prompts=False,
 )
-PATTERNS = ("**/labels_*.csv", "**/LSVQ_whole_*.csv", "**/*labels*.txt")
 
 
 def text_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a FAST-VQA label file; the name may hold commas, the last three fields may not."""
+    """The rows of a FAST-VQA label file. The name may contain commas, the other three fields may not."""
     for line in path.read_text(encoding="utf-8-sig").split("\n"):
         if line.strip():
             name, *_, mos = line.rsplit(",", 3)
@@ -52,7 +39,7 @@ def text_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def split_for(path: Path, row: dict[str, Any]) -> str:
-    """The split of a row: `is_test` where the file has it, else the file's name."""
+    """The split of a row, from `is_test` if the file has this column, otherwise from the file's name."""
     if "1080p" in path.stem:
         return "test_1080p"
     if "is_test" in row:
@@ -60,22 +47,17 @@ def split_for(path: Path, row: dict[str, Any]) -> str:
     return split_of(path)
 
 
-def read_labels(source: Path, index: MediaIndex, files: list[Path] | None) -> Labels:
-    """All label files of the dataset."""
+def read_labels(files: list[Path], index: MediaIndex) -> Labels:
+    """The clips of all label files."""
     labels = Labels()
-    for path in label_files(source, files, PATTERNS):
-        for number, row in enumerate(text_rows(path) if path.suffix == ".txt" else read_rows(path)):
-            if number == 0:
-                require_columns(row, ("name", "mos"), path)
-            file = index.find(row["name"], ("videos",))
-            labels.clips.append(Clip(split_for(path, row), clip_id(row["name"]), file, "", to_score(row["mos"])))
+    for path in files:
+        for row in text_rows(path) if path.suffix == ".txt" else read_rows(path, ("name", "mos")):
+            clip = index.clip(split_for(path, row), row["name"], "", to_score(row["mos"]), {}, "videos")
+            labels.clips.append(clip)
     return labels
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = argument_parser(__doc__).parse_args(argv)
-    return run_preparer(SPEC, lambda source, index: read_labels(source, index, args.labels), args)
-
+build_parser, main = preparer(__doc__, SPEC, read_labels)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

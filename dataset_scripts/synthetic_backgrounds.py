@@ -1,10 +1,9 @@
-"""Backgrounds of the synthetic benchmark: textured layers at different depths, wider than the frame, for parallax.
+"""The backgrounds of the synthetic benchmark: textured layers at different depths, wider than the frame, for parallax.
 
-A layer is (image, depth): the image is uint8 (size, WIDTH * size, 4), RGB premultiplied by alpha; depth 0 stands still
-and depth 1 moves with the camera. The first layer of a background is opaque.
+A layer is (image, depth). The image is (size, WIDTH * size, 4), uint8, RGB premultiplied by alpha. A layer of depth 0
+stands still, one of depth 1 moves with the camera. A painter returns the layers from the farthest to the nearest; the
+first layer is opaque.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -17,9 +16,11 @@ RGB = tuple[float, float, float]
 
 
 def fractal(rng: np.random.Generator, height: int, width: int, cells: float, octaves: int = 4) -> np.ndarray:
-    """Smooth random texture (height, width), float32, mean about 0, range about -1..1.
+    """A smooth random texture (height, width), float32, mean about 0, range about -1..1.
 
-    `cells`: cells of the coarsest octave across the height; every octave doubles them and halves the weight.
+    Args:
+        cells: number of cells of the coarsest octave over the height. Every further octave has twice as many cells and
+            half the weight.
     """
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
@@ -30,7 +31,7 @@ def fractal(rng: np.random.Generator, height: int, width: int, cells: float, oct
 
 
 def _gradient(size: int, stops: list[tuple[float, RGB]]) -> np.ndarray:
-    """Vertical gradient (size, WIDTH * size, 3), float32, through the stops (height 0..1, colour)."""
+    """A vertical gradient (size, WIDTH * size, 3), float32, through the stops (height 0..1, colour)."""
     heights, colours = zip(*stops, strict=True)
     rows = np.linspace(0, 1, size)
     column = np.stack([np.interp(rows, heights, np.array(colours)[:, c]) for c in range(3)], 1).astype(np.float32)
@@ -38,24 +39,24 @@ def _gradient(size: int, stops: list[tuple[float, RGB]]) -> np.ndarray:
 
 
 def _opaque(image: np.ndarray) -> np.ndarray:
-    """RGB float image to an opaque RGBA layer."""
+    """An opaque RGBA layer from an RGB float image."""
     rgb = np.clip(image, 0, 255).astype(np.uint8)
     return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
 
 
 def _masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """RGB float image and mask (0..1) to a premultiplied RGBA layer."""
+    """A premultiplied RGBA layer from an RGB float image and a mask (0..1)."""
     alpha = np.clip(mask, 0, 1)[..., None]
     return (np.dstack([np.clip(image, 0, 255), np.full(mask.shape, 255.0)]) * alpha).astype(np.uint8)
 
 
 def _below(line: np.ndarray, size: int) -> np.ndarray:
-    """Mask (size, width), 1 below a line of heights in pixels, with a soft edge of a pixel."""
+    """A mask (size, width) that is 1 below a line of heights in pixels, with a soft edge of one pixel."""
     return np.clip(np.arange(size)[:, None] - line[None] + 0.5, 0, 1).astype(np.float32)
 
 
 def _ridge(rng: np.random.Generator, size: int, level: float, height: float, cells: float, octaves: int) -> np.ndarray:
-    """Skyline (width,) in pixels around `level` (share of the height)."""
+    """A skyline (width,) in pixels around `level` (a share of the height)."""
     width = int(WIDTH * size)
     profile = np.zeros(width)
     for octave in range(octaves):
@@ -66,7 +67,7 @@ def _ridge(rng: np.random.Generator, size: int, level: float, height: float, cel
 
 
 def _ground(rng: np.random.Generator, size: int, top: float, near: RGB, far: RGB, grain: float, cells: float) -> Layer:
-    """Textured ground from `top` (share of the height) down, finer towards the horizon."""
+    """A textured ground below `top` (a share of the height); the texture gets finer towards the horizon."""
     width = int(WIDTH * size)
     rows = size - int(top * size)
     texture = cv2.resize(fractal(rng, rows * 2, width, cells * 2, 4), (width, rows), interpolation=cv2.INTER_AREA)
@@ -133,19 +134,14 @@ def _meadow(rng: np.random.Generator, size: int) -> list[Layer]:
 
 
 def _pines(rng: np.random.Generator, size: int, count: int, base: float, height: float, colour: RGB) -> np.ndarray:
-    """Row of pines on a transparent layer."""
+    """A row of pines on a transparent layer."""
     layer = np.zeros((size, int(WIDTH * size), 4), np.uint8)
     for x in np.linspace(0, layer.shape[1], count) + rng.normal(0, 0.04 * size, count):
         tall = height * size * (0.75 + 0.5 * rng.random())
         shade = (*tuple(np.array(colour) * (0.8 + 0.4 * rng.random())), 255)
         bottom = base * size
-        cv2.rectangle(
-            layer,
-            (int(x - 0.012 * size), int(bottom - 0.2 * tall)),
-            (int(x + 0.012 * size), int(bottom)),
-            (60, 44, 34, 255),
-            -1,
-        )
+        trunk = (int(x - 0.012 * size), int(bottom - 0.2 * tall)), (int(x + 0.012 * size), int(bottom))
+        cv2.rectangle(layer, *trunk, (60, 44, 34, 255), -1)
         for tier in range(4):
             top, low = bottom - tall + tier * 0.2 * tall, bottom - tall + (tier + 1.4) * 0.22 * tall
             half = (0.1 + 0.07 * tier) * tall
@@ -169,10 +165,9 @@ def _desert(rng: np.random.Generator, size: int) -> list[Layer]:
     for level, depth, colour in ((0.5, 0.3, (205, 150, 95)), (0.6, 0.6, (222, 170, 105)), (0.7, 1.0, (236, 190, 120))):
         line = _ridge(rng, size, level, 0.16, 3, 2)
         line = cv2.GaussianBlur(line[None], (0, 0), 0.04 * size)[0]
-        dune = np.ones((size, line.size, 3), np.float32) * np.array(colour, np.float32)
-        ripples = np.sin(
-            (np.arange(size)[:, None] - line[None]) * (300 / size) + 5 * fractal(rng, size, line.size, 3, 2)
-        )
+        dune = np.full((size, line.size, 3), colour, np.float32)
+        depths = np.arange(size)[:, None] - line[None]
+        ripples = np.sin(depths * (300 / size) + 5 * fractal(rng, size, line.size, 3, 2))
         slope = np.gradient(line)[None, :, None] * 0.25
         dune *= 1 - slope + 0.05 * ripples[..., None] + 0.06 * fractal(rng, size, line.size, 30, 2)[..., None]
         layers.append((_masked(dune, _below(line, size)), depth))
@@ -184,12 +179,11 @@ def _snow(rng: np.random.Generator, size: int) -> list[Layer]:
     layers: list[Layer] = [(_opaque(sky), 0.05)]
     for level, depth, dark in ((0.36, 0.2, 0.9), (0.46, 0.4, 0.7)):
         line = _ridge(rng, size, level, 0.42, 6, 4)
-        rock = np.ones((size, line.size, 3), np.float32) * np.array((105, 115, 140), np.float32) * dark
+        rock = np.full((size, line.size, 3), (105, 115, 140), np.float32) * dark
         ridges = fractal(rng, size, line.size, 8, 5)[..., None]
         rock *= 1 + 0.5 * ridges
-        cap = np.clip(
-            (0.14 * size - (np.arange(size)[:, None] - line[None])) / (0.03 * size) + 5 * ridges[..., 0], 0, 1
-        )
+        heights = 0.14 * size - (np.arange(size)[:, None] - line[None])
+        cap = np.clip(heights / (0.03 * size) + 5 * ridges[..., 0], 0, 1)
         rock += (245 - rock) * cap[..., None]
         layers.append((_masked(rock, _below(line, size)), depth))
     layers.append(_ground(rng, size, 0.6, (238, 243, 250), (205, 218, 235), 0.12, 7))
@@ -200,16 +194,14 @@ def _underwater(rng: np.random.Generator, size: int) -> list[Layer]:
     water = _gradient(size, [(0, (90, 190, 220)), (0.5, (25, 105, 165)), (1, (8, 45, 95))])
     width = water.shape[1]
     rays = cv2.resize(rng.random((1, 24), np.float32), (width, size), interpolation=cv2.INTER_CUBIC)
-    slanted = cv2.warpAffine(
-        rays, np.float32([[1, -0.35, 0.18 * size], [0, 1, 0]]), (width, size), borderMode=cv2.BORDER_WRAP
-    )
+    shear = np.float32([[1, -0.35, 0.18 * size], [0, 1, 0]])
+    slanted = cv2.warpAffine(rays, shear, (width, size), borderMode=cv2.BORDER_WRAP)
     water += 60 * (np.clip(slanted - 0.45, 0, 1) * np.linspace(1, 0, size)[:, None].astype(np.float32))[..., None]
     bubbles = np.zeros((size, width, 4), np.uint8)
     for _ in range(40):
         centre = (int(rng.random() * width), int(rng.random() * size))
-        cv2.circle(
-            bubbles, centre, int((0.004 + 0.012 * rng.random()) * size) + 1, (170, 220, 240, 200), 1, cv2.LINE_AA
-        )
+        radius = int((0.004 + 0.012 * rng.random()) * size) + 1
+        cv2.circle(bubbles, centre, radius, (170, 220, 240, 200), 1, cv2.LINE_AA)
     bed, depth = _ground(rng, size, 0.86, (120, 125, 100), (60, 95, 110), 0.5, 20)
     for _ in range(14):
         x, tall = int(rng.random() * width), (0.06 + 0.14 * rng.random()) * size
@@ -220,7 +212,7 @@ def _underwater(rng: np.random.Generator, size: int) -> list[Layer]:
 
 def _space(rng: np.random.Generator, size: int) -> list[Layer]:
     width = int(WIDTH * size)
-    sky = np.ones((size, width, 3), np.float32) * np.array((8, 8, 22), np.float32)
+    sky = np.full((size, width, 3), (8, 8, 22), np.float32)
     for colour in ((120, 40, 130), (30, 70, 140)):
         cloud = np.clip(fractal(rng, size, width, 2.5, 5) * 1.5, 0, 1)[..., None]
         sky += cloud * np.array(colour, np.float32) * 0.7
@@ -229,8 +221,7 @@ def _space(rng: np.random.Generator, size: int) -> list[Layer]:
         glow = int(120 + 135 * rng.random())
         at = (int(rng.random() * width), int(rng.random() * size))
         cv2.circle(stars, at, int(rng.random() * 1.6 * size / 256), (glow, glow, glow, glow), -1, cv2.LINE_AA)
-    planet = (0.15 + 0.7 * rng.random(), 0.18, 0.1)
-    _glow(sky, *planet, (190, 150, 110), halo=1.3)
+    _glow(sky, 0.15 + 0.7 * rng.random(), 0.18, 0.1, (190, 150, 110), halo=1.3)  # a planet
     return [(_opaque(sky), 0.1), (stars, 0.3)]
 
 
@@ -241,7 +232,7 @@ def _sunset(rng: np.random.Generator, size: int) -> list[Layer]:
     streaks = cv2.resize(fractal(rng, size, int(WIDTH * size) // 5, 5, 4), (int(WIDTH * size), size))
     cover = np.clip(streaks * 2 - 0.15, 0, 0.8)[..., None]
     sky += (np.array((120, 60, 100), np.float32) - sky) * cover
-    hills = np.ones_like(sky) * np.array((45, 28, 52), np.float32)
+    hills = np.full_like(sky, (45, 28, 52))
     return [(_opaque(sky), 0.1), (_masked(hills, _below(_ridge(rng, size, 0.93, 0.08, 4, 3), size)), 0.6)]
 
 
@@ -273,7 +264,7 @@ def _city(rng: np.random.Generator, size: int) -> list[Layer]:
 
 def _bricks(rng: np.random.Generator, size: int) -> list[Layer]:
     width = int(WIDTH * size)
-    wall = np.ones((size, width, 3), np.float32) * np.array((188, 178, 166), np.float32)
+    wall = np.full((size, width, 3), (188, 178, 166), np.float32)
     high, wide = max(int(0.05 * size), 6), max(int(0.12 * size), 12)
     for row, y in enumerate(range(0, int(0.72 * size), high)):
         for x in range(-wide // 2 * (row % 2), width, wide):
@@ -289,16 +280,10 @@ def _room(rng: np.random.Generator, size: int) -> list[Layer]:
     left = int((0.1 + 0.5 * rng.random()) * width)
     right, top, low = left + int(0.36 * size), int(0.08 * size), int(0.42 * size)
     wall[top:low, left:right] = np.linspace((140, 190, 240), (215, 232, 245), low - top)[:, None]
-    frame = (250.0, 250.0, 246.0)
-    for a, b in (
-        ((left, top), (right, low)),
-        ((left, top), ((left + right) // 2, low)),
-        ((left, top), (right, (top + low) // 2)),
-    ):
-        cv2.rectangle(wall, a, b, frame, max(size // 50, 3))
+    for corner in ((right, low), ((left + right) // 2, low), (right, (top + low) // 2)):
+        cv2.rectangle(wall, (left, top), corner, (250.0, 250.0, 246.0), max(size // 50, 3))
     wall[int(0.6 * size) : int(0.64 * size)] = (240, 238, 230)
-    floor = np.zeros((size, width, 3), np.float32)
-    floor[:] = (150, 100, 60)
+    floor = np.full((size, width, 3), (150, 100, 60), np.float32)
     plank = max(int(0.055 * size), 6)
     grain = cv2.resize(fractal(rng, size, width // 8, 40, 3), (width, size))[..., None]
     for y in range(int(0.64 * size), size, plank):
@@ -312,9 +297,8 @@ def _room(rng: np.random.Generator, size: int) -> list[Layer]:
 
 def _studio(rng: np.random.Generator, size: int) -> list[Layer]:
     grey = 165 + 40 * rng.random()
-    backdrop = _gradient(
-        size, [(0, (grey * 0.8,) * 3), (0.62, (grey,) * 3), (0.7, (grey * 0.9,) * 3), (1, (grey * 1.12,) * 3)]
-    )
+    stops = ((0, 0.8), (0.62, 1.0), (0.7, 0.9), (1, 1.12))
+    backdrop = _gradient(size, [(height, (grey * share,) * 3) for height, share in stops])
     _glow(backdrop, 0.5, 0.4, 0.02, (grey * 1.2,) * 3, halo=22, disc=False)
     return [(_opaque(backdrop), 0.2)]
 
@@ -341,7 +325,7 @@ def _pastel(rng: np.random.Generator, size: int) -> list[Layer]:
 
 def _void(rng: np.random.Generator, size: int) -> list[Layer]:
     width = int(WIDTH * size)
-    image = np.ones((size, width, 3), np.float32) * np.array((10, 9, 12), np.float32)
+    image = np.full((size, width, 3), (10, 9, 12), np.float32)
     _glow(image, 0.5, 0.5, 0.02, (58, 52, 62), halo=16, disc=False)
     dust = np.zeros((size, width, 4), np.uint8)
     for _ in range(50):
@@ -363,32 +347,16 @@ def _ink(rng: np.random.Generator, size: int) -> list[Layer]:
 
 
 PAINTERS: dict[str, Callable[[np.random.Generator, int], list[Layer]]] = {
-    "beach": _beach,
-    "meadow": _meadow,
-    "forest": _forest,
-    "desert": _desert,
-    "snow": _snow,
-    "underwater": _underwater,
-    "space": _space,
-    "sunset": _sunset,
-    "city": _city,
-    "bricks": _bricks,
-    "room": _room,
-    "studio": _studio,
-    "checker": _checker,
-    "pastel": _pastel,
-    "void": _void,
-    "ink": _ink,
-}
-
-
-def paint_background(name: str, rng: np.random.Generator, size: int) -> list[Layer]:
-    """Layers of a background, farthest first."""
-    return PAINTERS[name](rng, size)
+    painter.__name__.removeprefix("_"): painter
+    for painter in (
+        _beach, _meadow, _forest, _desert, _snow, _underwater, _space, _sunset,
+        _city, _bricks, _room, _studio, _checker, _pastel, _void, _ink,
+    )
+}  # fmt: skip
 
 
 def compose(layers: list[Layer], offsets: np.ndarray, size: int) -> np.ndarray:
-    """Frames (T, size, size, 3), uint8, of a camera at `offsets` (T,), pixels from the centre of the nearest layer."""
+    """The frames (T, size, size, 3), uint8, of a camera at `offsets` (T,), in pixels from the centre."""
     centre = (layers[0][0].shape[1] - size) // 2
     frames = np.empty((len(offsets), size, size, 3), np.uint8)
     inverse = [255 - cv2.cvtColor(image[..., 3], cv2.COLOR_GRAY2RGB) for image, _ in layers]

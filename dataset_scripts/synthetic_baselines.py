@@ -1,12 +1,10 @@
-"""Trivial predictors on the synthetic benchmark: what can be had without looking at a clip as a person does.
+"""Trivial predictors of the scores of the synthetic benchmark: the scores must need more than low-level features.
 
     python -m dataset_scripts.synthetic_baselines --data DIR
 
-prints the SROCC of Laplacian sharpness, colourfulness, frame difference and random numbers with every MOS, and writes
-the table into the dataset card of DIR.
+The program prints the SROCC of Laplacian sharpness, colourfulness, frame difference and random numbers with every MOS,
+and writes the table into the dataset card of DIR.
 """
-
-from __future__ import annotations
 
 import argparse
 import itertools
@@ -32,7 +30,7 @@ def read_clip(path: str | Path) -> np.ndarray:
 
 
 def laplacian_sharpness(frames: np.ndarray) -> float:
-    """Variance of the Laplacian of the luma, mean over the frames."""
+    """The variance of the Laplacian of the luma, mean over the frames."""
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     return float(np.mean([cv2.Laplacian(grey, cv2.CV_32F).var() for grey in greys]))
 
@@ -48,12 +46,12 @@ def colourfulness(frames: np.ndarray) -> float:
 
 
 def frame_difference(frames: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring frames."""
+    """The mean absolute difference of neighbouring frames."""
     return float(np.mean([cv2.absdiff(a, b).mean() for a, b in itertools.pairwise(frames)]))
 
 
 def clip_features(path: str) -> dict[str, float]:
-    """The deterministic trivial predictions for one clip."""
+    """The predictions for one clip, except the random one."""
     cv2.setNumThreads(1)
     frames = read_clip(path)
     return {
@@ -64,17 +62,17 @@ def clip_features(path: str) -> dict[str, float]:
 
 
 def read_rows(data: Path) -> list[dict]:
-    """Rows of a written benchmark."""
+    """The rows of a benchmark on disk."""
     metadata = data / "data" / "train" / "metadata.jsonl"
     if not metadata.is_file():
         raise ValueError(
-            f"data={str(data)!r} has no data/train/metadata.jsonl; make it with dataset_scripts.synthetic_t2v."
+            f"data={str(data)!r} has no file data/train/metadata.jsonl; make it with dataset_scripts.synthetic_t2v."
         )
     return [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
 
 
 def baseline_table(data: Path, num_workers: int = 1, seed: int = 0) -> dict[str, dict[str, float]]:
-    """SROCC of every trivial predictor with every target: `table[predictor][target]`."""
+    """The SROCC of every trivial predictor with every target: `table[predictor][target]`."""
     rows = read_rows(data)
     paths = [str(data / "data" / "train" / row["file_name"]) for row in rows]
     if num_workers > 1:
@@ -92,7 +90,7 @@ def baseline_table(data: Path, num_workers: int = 1, seed: int = 0) -> dict[str,
 
 
 def markdown_table(table: dict[str, dict[str, float]]) -> str:
-    """The table of `baseline_table` in Markdown."""
+    """The table as Markdown."""
     lines = ["| predictor | " + " | ".join(TARGETS) + " |", "| --- |" + " ---: |" * len(TARGETS)]
     lines += [
         f"| {name} | " + " | ".join(f"{row[target]:.3f}" for target in TARGETS) + " |" for name, row in table.items()
@@ -100,28 +98,37 @@ def markdown_table(table: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def write_into_card(data: Path, table: dict[str, dict[str, float]]) -> None:
-    """Put the table between the markers of the dataset card."""
+def write_baselines(data: Path, num_workers: int) -> list[str]:
+    """Print the table, and write it between the markers of the dataset card.
+
+    Returns:
+        The predictors that are too good: they reach an SROCC of LIMIT with the overall MOS.
+    """
+    table = baseline_table(data, num_workers)
+    text = markdown_table(table)
+    print(text)
     card = data / "README.md"
-    text = card.read_text(encoding="utf-8")
-    if _START not in text or _END not in text:
-        raise ValueError(f"'{card}' has no lines {_START!r} and {_END!r}; write the benchmark anew.")
-    before, after = text.split(_START)[0], text.split(_END)[1]
-    card.write_text(f"{before}{_START}\n{markdown_table(table)}\n{_END}{after}", encoding="utf-8")
+    content = card.read_text(encoding="utf-8")
+    if _START not in content or _END not in content:
+        raise ValueError(f"'{card}' has no lines {_START!r} and {_END!r}; write the benchmark again.")
+    before, after = content.split(_START)[0], content.split(_END)[1]
+    card.write_text(f"{before}{_START}\n{text}\n{_END}{after}", encoding="utf-8")
+    return [name for name, row in table.items() if abs(row["mos"]) >= LIMIT]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder written by dataset_scripts.synthetic_t2v")
+    parser.add_argument("--num_workers", type=int, default=2, help="number of processes that read the clips")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit status is 1 if a trivial predictor passes 0.5 on the overall MOS."""
-    parser = argparse.ArgumentParser(description="Trivial predictors on the synthetic benchmark.")
-    parser.add_argument("--data", type=Path, required=True, help="folder written by dataset_scripts.synthetic_t2v")
-    parser.add_argument("--num_workers", type=int, default=2)
-    arguments = parser.parse_args(argv)
-    table = baseline_table(arguments.data, arguments.num_workers)
-    write_into_card(arguments.data, table)
-    print(markdown_table(table))
-    too_easy = [name for name, row in table.items() if abs(row["mos"]) >= LIMIT]
+    """Returns 1 if a trivial predictor reaches an SROCC of 0.5 with the overall MOS, otherwise 0."""
+    arguments = build_parser().parse_args(argv)
+    too_easy = write_baselines(arguments.data, arguments.num_workers)
     if too_easy:
-        print(f"Too easy: {', '.join(too_easy)} reach an SROCC of {LIMIT} on the overall MOS.")
+        print(f"Too easy: {', '.join(too_easy)} reach an SROCC of {LIMIT} with the overall MOS.")
     return 1 if too_easy else 0
 
 

@@ -1,6 +1,4 @@
-"""Dataset card and contact sheet of the synthetic benchmark."""
-
-from __future__ import annotations
+"""Writes the dataset card and the contact sheet of the synthetic benchmark."""
 
 import json
 import textwrap
@@ -29,17 +27,17 @@ configs:
 
 # Synthetic T2V quality benchmark
 
-A miniature of a text-to-video quality data set, made wholly by code: no download, no footage, no human opinion.
-{num_clips} clips: {num_prompts} prompts, each rendered by {generators} simulated generators;
-16 frames, 4 frames a second, {size} x {size} pixels, H.264.
+A small text-to-video quality data set made entirely by code, without downloads, footage or human opinions. It has
+{num_clips} clips: {num_prompts} prompts, each rendered by {generators} simulated generators, as H.264 with 16 frames,
+4 frames per second and {size} x {size} pixels.
 
 ```
 {command}
 ```
 
-The seed fixes the labels byte for byte and the frames pixel for pixel before encoding (same versions of NumPy and
-OpenCV), whatever the number of workers. A model's agreement with these scores says how well it reads these drawings;
-they are not human opinion.
+With the same versions of NumPy and OpenCV, a seed always gives the same labels, byte for byte, and the same frames
+before encoding, pixel for pixel, with any number of workers. A model's agreement with these scores shows how well the
+model reads these drawings. It does not show agreement with human opinion.
 
 ## Columns
 
@@ -47,42 +45,43 @@ they are not human opinion.
 | --- | --- |
 | `video` | the clip (`file_name` in metadata.jsonl) |
 | `id` | unique, `PROMPT-GENERATOR` |
-| `prompt` | what the generator was asked for |
+| `prompt` | the prompt that the generator was given |
 | `mos` | overall mean opinion score of 27 simulated raters, 0..100 |
-| `technical_mos`, `aesthetic_mos`, `alignment_mos` | mean opinion scores of the three qualities, own noise |
-| `technical`, `aesthetic`, `alignment`, `quality` | the noiseless values behind them, 0..1 |
-| `failures` | JSON object: failure to severity (technical, aesthetic) or cost (alignment); `{{}}` for a flawless clip |
-| `prompt_parts` | JSON list of [start, end, part of the scene]: what each stretch of the prompt says |
+| `technical_mos`, `aesthetic_mos`, `alignment_mos` | mean opinion scores of the three qualities, with their own noise |
+| `technical`, `aesthetic`, `alignment`, `quality` | the values without noise behind these scores, 0..1 |
+| `failures` | JSON object: the severity (technical, aesthetic) or cost (alignment) of each failure of the clip |
+| `prompt_parts` | JSON list of [start, end, part]: the part of the scene that each piece of the prompt describes |
 | `generator` | simulated generator |
 | `category` | nature, human, artificial, animal, object or abstract |
 | `prompt_id` | number of the prompt |
 
-A clip of the same prompt is in the set {generators} times: split by `prompt_id` where prompts must not leak.
+Every prompt has {generators} clips. Split by `prompt_id` if the same prompt must not be in training and test.
 
-## How the scores come about
+## How the scores are computed
 
-Every generator has its own rates of failures and its own bad habits. Technical and aesthetic latents are products of
-(1 - cost * severity) over the failures of a clip, the alignment latent is the product of (1 - cost) over its mistakes.
+Every generator has its own rates of failures and its own bad habits. The technical and the aesthetic latent are
+products of (1 - cost * severity) over the failures of a clip. The alignment latent is the product of (1 - cost) over
+its mistakes about the prompt.
 
     quality = 0.6 * (0.4 t + 0.3 a + 0.3 l) + 0.4 * (t * a * l) ** (1/3)
 
-Rater r says `50 + scale_r * (8 + 84 * quality - 50) + bias_r + noise`, cut to 0..100; the MOS is the mean of 27 such
-opinions.
+The opinion of rater r is `50 + scale_r * (8 + 84 * quality - 50) + bias_r + noise`, clipped to 0..100. The MOS is the
+mean of 27 such opinions.
 
 Technical failures: noise, blur, blocking (the encoder at a low rate), banding, flicker, frozen frames, dropped frames,
 ghosting, warping, texture crawl. Aesthetic: exposure, dull colour, clashing colour, cropped, unbalanced, clutter.
 Alignment: nothing of the prompt, wrong subject, colour, background, count, motion.
 
-## Figures of this very set
+## Figures of this set
 
-Noise ceiling (SROCC of a MOS with its noiseless value): {ceilings}.
+Noise ceiling (SROCC of a MOS with the value without noise): {ceilings}.
 
 MOS: mean {mean:.1f}, standard deviation {deviation:.1f}, range {low:.1f} to {high:.1f}. SROCC between the latents:
 {between}.
 
 Share of clips with each failure: {shares}.
 
-SROCC of trivial predictors with the MOS and with the three qualities' MOS:
+SROCC of trivial predictors with the MOS and with the MOS of the three qualities:
 
 <!-- baselines start -->
 not computed (`python -m dataset_scripts.synthetic_baselines --data DIR`)
@@ -90,7 +89,7 @@ not computed (`python -m dataset_scripts.synthetic_baselines --data DIR`)
 
 ## Licence
 
-CC0-1.0: every pixel and every word is generated by the code of this project.
+CC0-1.0. Every pixel and every word is generated by the code of this project.
 """
 
 
@@ -128,7 +127,7 @@ def _caption(row: dict) -> str:
 
 
 def contact_sheet(data: Path, rows: list[dict], output: Path, number: int = 12, seed: int = 0) -> None:
-    """Picture of `number` clips, drawn evenly over the MOS: three frames of each, prompt, failures and MOS below."""
+    """Draw `number` clips, spread evenly over the MOS, with three frames, scores, prompt and failures of each clip."""
     side, caption = 192, 92
     ordered = sorted(rows, key=lambda row: row["mos"])
     bins = np.array_split(np.arange(len(ordered)), min(number, len(ordered)))
@@ -142,9 +141,8 @@ def contact_sheet(data: Path, rows: list[dict], output: Path, number: int = 12, 
         frames = read_clip(data / "data" / "train" / row["file_name"])
         x, y = index % columns * (3 * side + 12), index // columns * (side + caption)
         for place, t in enumerate((0, len(frames) // 2, len(frames) - 1)):
-            sheet.paste(
-                Image.fromarray(frames[t]).resize((side, side), Image.Resampling.LANCZOS), (x + place * side, y)
-            )
+            picture = Image.fromarray(frames[t]).resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (x + place * side, y))
         draw.multiline_text((x + 2, y + side + 2), _caption(row), fill="black", font=font, spacing=2)
     output.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(output)

@@ -1,14 +1,12 @@
-"""Failures of the simulated generators: which happen, how badly, what they do to the frames, what they cost.
+"""The failures of the simulated generators: how often they occur, their severity, their effect on frames and scores.
 
-A clip's `Plan` says what it shows, with which severities (0..1) of technical and aesthetic failures, and what it got
-wrong of the prompt. The three latents follow from the plan alone:
+The `Plan` of a clip holds the scene that the clip shows, the severities (0..1) of its technical and aesthetic failures,
+and the costs of its mistakes about the prompt. The three latent qualities depend on the plan alone:
 
     technical = product over technical failures of (1 - cost * severity)
     aesthetic = product over aesthetic failures of (1 - cost * severity)
     alignment = product over alignment failures of (1 - cost)
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,7 +24,6 @@ from .synthetic_prompts import (
     colours_on,
     sample_scene,
     subjects_of,
-    with_subject,
 )
 from .synthetic_scenes import NUM_FRAMES, Assets, Framing, Shot, draw_scene, grade, sample_shot, shot_table
 
@@ -59,7 +56,7 @@ ALIGNMENT_COSTS = {
     "wrong_count": 0.3,
     "wrong_motion": 0.25,
 }
-# How often a generator makes a mistake against its other mistakes, before its habits.
+# Relative frequencies of the mistakes, before the habits of a generator.
 ALIGNMENT_SHARES = {
     "nothing_of_prompt": 1.0,
     "wrong_subject": 1.2,
@@ -76,7 +73,7 @@ _CLOSE_COLOURS = ({"red", "orange"}, {"orange", "yellow"}, {"blue", "purple"}, {
 
 @dataclass(frozen=True)
 class Generator:
-    """A simulated text-to-video model: how often it fails in each respect, how badly, and its bad habits."""
+    """A simulated text-to-video model: the rate of failures of each kind, their mean severity, and its bad habits."""
 
     name: str
     technical: float
@@ -86,7 +83,7 @@ class Generator:
     habits: tuple[str, ...]
 
 
-# Rates are spread so that no respect tells much of another: a sharp generator may ignore the prompt and the reverse.
+# The rates are chosen so that one quality hardly predicts another: a sharp generator may ignore the prompt.
 GENERATORS = (
     Generator("aurora", 0.25, 0.30, 0.30, 0.40, ("texture_crawl", "clutter", "wrong_count")),
     Generator("basalt", 0.30, 0.55, 0.75, 0.45, ("banding", "dull_colour", "wrong_motion")),
@@ -103,7 +100,7 @@ GENERATORS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What one clip shows and what is wrong with it. Severities and costs are in 0..1, by failure name."""
+    """The scene that a clip shows and its failures: severities or, for alignment, costs in 0..1, by failure name."""
 
     scene: Scene
     technical: dict[str, float]
@@ -112,7 +109,7 @@ class Plan:
 
     @property
     def failures(self) -> dict[str, float]:
-        """All failures: severity, for alignment failures the cost."""
+        """All failures, with their severity or, for alignment failures, their cost."""
         return {**self.technical, **self.aesthetic, **self.alignment}
 
     def latents(self) -> dict[str, float]:
@@ -123,49 +120,49 @@ class Plan:
         return {"technical": float(technical), "aesthetic": float(aesthetic), "alignment": float(alignment)}
 
 
-# --- what fails --------------------------------------------------------------------------------------------------
+# --- choice of the failures --------------------------------------------------------------------------------------
 
 
 def _pick(names: list[str], rate: float, generator: Generator, rng: np.random.Generator) -> list[str]:
-    """None, one or two of the names; a generator's habits are four times as likely as the others."""
+    """Zero, one or two of the names; a generator's habits are four times as likely as the others."""
     count = int(rng.random() < rate) + int(rng.random() < 0.45 * rate)
     weights = np.array([(4.0 if n in generator.habits else 1.0) * ALIGNMENT_SHARES.get(n, 1.0) for n in names])
     return [str(name) for name in rng.choice(names, size=count, replace=False, p=weights / weights.sum())]
 
 
 def _severity(generator: Generator, rng: np.random.Generator) -> float:
-    """Severity in 0.1..1; its mean follows the generator."""
+    """A severity in 0.1..1, with a mean that increases with the generator's own severity."""
     return round(0.1 + 0.9 * float(rng.beta(2.4 * generator.severity + 0.4, 2.4 * (1 - generator.severity) + 0.4)), 4)
 
 
-def _other(options: list, current: object, rng: np.random.Generator) -> object | None:
-    """A choice other than the current one, or None where there is none."""
-    rest = [option for option in options if option != current]
-    return rest[int(rng.integers(len(rest)))] if rest else None
+def _with_other(scene: Scene, field: str, options: list[str], rng: np.random.Generator) -> Scene | None:
+    """The scene with another of the options in one field, or None if there is no other option."""
+    rest = [option for option in options if option != getattr(scene, field)]
+    return replace(scene, **{field: rest[int(rng.integers(len(rest)))]}) if rest else None
 
 
 def _wrong_subject(scene: Scene, rng: np.random.Generator) -> Scene | None:
     category = scene.category if rng.random() < 0.7 else str(rng.choice(CATEGORIES))
     fits = [name for name in subjects_of(category) if scene.background in backgrounds_for(name, scene.colour)]
-    subject = _other(fits, scene.subject, rng)
-    return with_subject(scene, subject, rng) if subject else None
+    changed = _with_other(scene, "subject", fits, rng)
+    if changed is None:
+        return None
+    subject = SUBJECTS[changed.subject]
+    motion = scene.motion if scene.motion in subject.verbs else str(rng.choice(list(subject.verbs)))
+    return replace(changed, category=subject.category, motion=motion)
 
 
 def _wrong_colour(scene: Scene, rng: np.random.Generator) -> Scene | None:
     far = [colour for colour in colours_on(scene.background) if {colour, scene.colour} not in _CLOSE_COLOURS]
-    colour = _other(far, scene.colour, rng)
-    return replace(scene, colour=colour) if colour else None
+    return _with_other(scene, "colour", far, rng)
 
 
 def _wrong_background(scene: Scene, rng: np.random.Generator) -> Scene | None:
-    background = _other(backgrounds_for(scene.subject, scene.colour), scene.background, rng)
-    return replace(scene, background=background) if background else None
+    return _with_other(scene, "background", backgrounds_for(scene.subject, scene.colour), rng)
 
 
 def _wrong_count(scene: Scene, rng: np.random.Generator) -> Scene | None:
-    shares = np.array(
-        [share * (count != scene.count) for count, share in zip(COUNTS, COUNT_PROBABILITIES, strict=True)]
-    )
+    shares = np.where(np.array(COUNTS) == scene.count, 0.0, COUNT_PROBABILITIES)
     return replace(scene, count=int(rng.choice(COUNTS, p=shares / shares.sum())))
 
 
@@ -174,8 +171,7 @@ def _wrong_motion(scene: Scene, rng: np.random.Generator) -> Scene | None:
     opposite = _OPPOSITE.get(scene.motion)
     if opposite in verbs and rng.random() < 0.6:
         return replace(scene, motion=opposite)
-    motion = _other(verbs, scene.motion, rng)
-    return replace(scene, motion=motion) if motion else None
+    return _with_other(scene, "motion", verbs, rng)
 
 
 def _nothing(scene: Scene, rng: np.random.Generator) -> Scene | None:
@@ -197,7 +193,7 @@ _MISTAKES: dict[str, Callable[[Scene, np.random.Generator], Scene | None]] = {
 
 
 def _misread(scene: Scene, mistakes: list[str], rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
-    """What a generator shows instead of the scene, and the cost of every mistake that it made."""
+    """The scene that a generator shows instead, and the cost of each of its mistakes."""
     if "nothing_of_prompt" in mistakes:
         mistakes = ["nothing_of_prompt"]
     shown, costs = scene, {}
@@ -213,7 +209,7 @@ def _misread(scene: Scene, mistakes: list[str], rng: np.random.Generator) -> tup
 
 
 def make_plan(scene: Scene, generator: Generator, rng: np.random.Generator) -> Plan:
-    """Decide what a generator does with a scene."""
+    """Draw the plan of a generator's clip for a scene."""
     shown, alignment = _misread(scene, _pick(list(ALIGNMENT_COSTS), generator.alignment, generator, rng), rng)
     technical_names = [name for name in TECHNICAL_COSTS if shown.motion != "still" or name not in NEEDS_MOTION]
     technical = {n: _severity(generator, rng) for n in _pick(technical_names, generator.technical, generator, rng)}
@@ -225,7 +221,7 @@ def make_plan(scene: Scene, generator: Generator, rng: np.random.Generator) -> P
     return Plan(shown, technical, aesthetic, alignment)
 
 
-# --- what it does to the frames ----------------------------------------------------------------------------------
+# --- effects on the frames ---------------------------------------------------------------------------------------
 
 
 def _noise(frames: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
@@ -283,14 +279,14 @@ def _ghosting(frames: np.ndarray, severity: float, rng: np.random.Generator) -> 
 
 
 def _flow(rng: np.random.Generator, size: int, cells: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Random smooth displacement in x and in y, each (size, size), float32."""
+    """A random smooth displacement in x and in y, each (size, size), float32."""
     grid = rng.standard_normal((cells, cells, 2), np.float32) * reach
     field = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC if cells < 16 else cv2.INTER_LINEAR)
     return field[..., 0], field[..., 1]
 
 
 def _displace(frames: np.ndarray, cells: int, reach: float, mottle: float, rng: np.random.Generator) -> np.ndarray:
-    """Bend every frame differently; `mottle` is the depth of a texture that changes with every frame."""
+    """Distort every frame differently; `mottle` is the contrast of a texture that changes with every frame."""
     size = frames.shape[1]
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
     out = np.empty_like(frames)
@@ -325,13 +321,13 @@ _EFFECTS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarra
 
 
 def crf_of(plan: Plan) -> int:
-    """Constant rate factor of the encoder: 18 for a clean clip, up to 50 where the plan says blocking."""
+    """The constant rate factor of the encoder: 18, or 34 to 50 if the plan has the failure "blocking"."""
     severity = plan.technical.get("blocking")
     return CLEAN_CRF if severity is None else round(34 + 16 * severity)
 
 
 def _framing(plan: Plan, rng: np.random.Generator) -> Framing:
-    """Composition failures of a plan."""
+    """The composition failures of a plan."""
     size, shift, tilt = 1.0, (0.0, 0.0), 0.0
     side = float(rng.choice([-1, 1]))
     if "cropped" in plan.aesthetic:
@@ -346,7 +342,7 @@ def _framing(plan: Plan, rng: np.random.Generator) -> Framing:
 
 
 def _grading(plan: Plan, shot: Shot, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """Saturation and look-up table of a clip: the shot's own look, then exposure and dullness."""
+    """The saturation and the look-up table of a clip: the look of the shot, then dull colours and exposure."""
     saturation, table = shot.saturation, shot_table(shot)
     if "dull_colour" in plan.aesthetic:
         severity = plan.aesthetic["dull_colour"]
@@ -361,7 +357,7 @@ def _grading(plan: Plan, shot: Shot, rng: np.random.Generator) -> tuple[float, n
 
 
 def render(plan: Plan, assets: Assets, rng: np.random.Generator) -> np.ndarray:
-    """Frames (16, size, size, 3), uint8, of a clip before encoding (blocking comes from the encoder)."""
+    """The frames (16, size, size, 3), uint8, of a clip before encoding. The encoder adds the failure "blocking"."""
     shot = sample_shot(plan.scene, rng)
     frames = draw_scene(plan.scene, shot, _framing(plan, rng), assets, rng)
     frames = grade(frames, *_grading(plan, shot, rng))

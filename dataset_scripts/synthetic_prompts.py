@@ -1,14 +1,12 @@
-"""Grammar of the synthetic benchmark: what a scene holds, and how a prompt says it in English.
+"""The grammar of the synthetic benchmark: the scenes, and the English prompts that describe them.
 
-A `Scene` is a subject, its count, its colour, its motion and its background. `make_prompts` draws scenes that are
-unique as scenes (not only as sentences), so that no two prompts ask for the same thing.
+A `Scene` is a subject with its count, colour, motion and background. `make_prompts` draws every scene at most once, so
+no two prompts ask for the same scene in different words.
 """
-
-from __future__ import annotations
 
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,7 +32,7 @@ MOTIONS = ("left", "right", "rise", "fall", "spin", "bounce", "grow", "still")
 
 @dataclass(frozen=True)
 class Background:
-    """Words for a background, the subject colours that vanish against it, and whether it has a ground to stand on."""
+    """The words for a background, the subject colours that cannot be seen on it, and whether it has a ground."""
 
     phrases: tuple[str, ...]
     hides: tuple[str, ...]
@@ -67,7 +65,7 @@ FLOATING = ("space", "pastel", "void", "ink", "underwater", "sunset", "studio", 
 
 @dataclass(frozen=True)
 class Subject:
-    """One drawable thing: its words and what it can do. `{c}` in the words is replaced by the colour."""
+    """A thing that can be drawn. `{c}` in its words stands for the colour, and `verbs` has the words of each motion."""
 
     category: str
     singular: str
@@ -121,12 +119,12 @@ _FISH_PLACES = ("underwater", "ink", "void", "pastel", "space", "sunset")
 
 
 def _coloured(category: str, noun: str, plural: str, verbs: dict, places: tuple[str, ...], grounded: bool) -> Subject:
-    """A subject that is itself of the colour: 'red dog', 'red dogs'."""
+    """A subject that has the colour itself: 'red dog', 'red dogs'."""
     return Subject(category, "{c} " + noun, "{c} " + plural, verbs, places, grounded)
 
 
 def _dressed(noun: str, plural: str, dress: str, dresses: str) -> Subject:
-    """A person whose clothes carry the colour: 'man in a red jacket', 'men in red jackets'."""
+    """A person whose clothes have the colour: 'man in a red jacket', 'men in red jackets'."""
     return Subject("human", f"{noun} in {{a}} {{c}} {dress}", f"{plural} in {{c}} {dresses}", _WALK, GROUND, True)
 
 
@@ -191,7 +189,7 @@ _TEMPLATES = (
 
 @dataclass(frozen=True)
 class Scene:
-    """What a prompt asks for, or what a clip shows."""
+    """The scene that a prompt asks for, or that a clip shows."""
 
     category: str
     subject: str
@@ -202,23 +200,23 @@ class Scene:
 
 
 def subjects_of(category: str) -> list[str]:
-    """Names of the subjects of one category."""
+    """The names of the subjects of one category."""
     return [name for name, subject in SUBJECTS.items() if subject.category == category]
 
 
 def colours_on(background: str) -> list[str]:
-    """Colours that can be told from the background."""
+    """The colours that can be seen on the background."""
     return [colour for colour in COLOURS if colour not in BACKGROUNDS[background].hides]
 
 
 def backgrounds_for(subject: str, colour: str | None = None) -> list[str]:
-    """Backgrounds that suit the subject and, if a colour is given, show it."""
+    """The backgrounds that suit the subject and on which the colour, if one is given, can be seen."""
     places = SUBJECTS[subject].backgrounds
     return [name for name in places if colour is None or colour not in BACKGROUNDS[name].hides]
 
 
 def sample_scene(rng: np.random.Generator, category: str | None = None) -> Scene:
-    """Draw a scene, every choice uniform but the count."""
+    """Draw a scene. All choices are uniform except the count."""
     category = category or str(rng.choice(CATEGORIES))
     subject = str(rng.choice(subjects_of(category)))
     background = str(rng.choice(backgrounds_for(subject)))
@@ -228,25 +226,18 @@ def sample_scene(rng: np.random.Generator, category: str | None = None) -> Scene
     return Scene(category, subject, count, colour, motion, background)
 
 
-def with_subject(scene: Scene, subject: str, rng: np.random.Generator) -> Scene:
-    """The same scene with another subject; the motion stays if the new subject can make it."""
-    verbs = list(SUBJECTS[subject].verbs)
-    motion = scene.motion if scene.motion in verbs else str(rng.choice(verbs))
-    return replace(scene, subject=subject, category=SUBJECTS[subject].category, motion=motion)
-
-
 def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A scene said in English.
+    """A scene described in English.
 
     Args:
-        scene: what is asked for.
+        scene: the scene that the prompt asks for.
         text: the prompt.
-        parts: (start, end, part) of the stretches of the text that say something of the scene; a part is "subject",
+        parts: (start, end, part) of each piece of the text that describes a part of the scene; the part is "subject",
             "colour", "background", "count" or "motion".
     """
 
@@ -256,7 +247,7 @@ class Prompt:
 
 
 def write_prompt(scene: Scene, rng: np.random.Generator) -> Prompt:
-    """Say a scene in English; wording varies with `rng`, the content does not."""
+    """Describe a scene in English. The wording depends on `rng`, the content does not."""
     subject = SUBJECTS[scene.subject]
     noun = (subject.singular if scene.count == 1 else subject.plural).replace("{c}", scene.colour)
     noun = noun.replace("{a}", _article(scene.colour))
@@ -279,12 +270,12 @@ def write_prompt(scene: Scene, rng: np.random.Generator) -> Prompt:
 
 
 def make_prompts(num_prompts: int, seed: int, unlike: Iterable[Scene] = ()) -> list[Prompt]:
-    """The first `num_prompts` prompts of a seed: a longer list starts with the shorter one.
+    """The first `num_prompts` prompts of a seed. A longer list starts with the prompts of a shorter one.
 
-    Categories take turns, so that each has the same share.
+    The categories take turns, so each category has the same share.
 
     Args:
-        unlike: scenes that are not to be asked for.
+        unlike: scenes that no prompt may ask for.
     """
     seen = set(unlike)
     prompts = []

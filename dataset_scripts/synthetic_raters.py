@@ -1,6 +1,4 @@
-"""Quality of a clip from its three latents, and the simulated raters who turn it into mean opinion scores."""
-
-from __future__ import annotations
+"""The quality of a clip, computed from its three latent qualities, and the simulated raters who give opinion scores."""
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -14,19 +12,19 @@ _LOWEST, _HIGHEST = 8.0, 92.0  # points that a flawless rater gives to quality 0
 
 
 def quality_of(technical: float, aesthetic: float, alignment: float) -> float:
-    """Noiseless overall quality in 0..1.
+    """The overall quality in 0..1, without noise.
 
     quality = (1 - k) * (0.4 t + 0.3 a + 0.3 l) + k * (t * a * l) ** (1/3), with k = 0.4.
 
-    The mean alone would let a perfect picture of the wrong thing keep most of its points; the geometric mean is the
-    interaction: a clip that fails badly in one respect gains little from the other two.
+    With the arithmetic mean alone, a perfect picture of the wrong thing would keep most of its points. The geometric
+    mean adds an interaction: a clip that fails badly in one respect gains little from the other two.
     """
     linear = WEIGHTS["technical"] * technical + WEIGHTS["aesthetic"] * aesthetic + WEIGHTS["alignment"] * alignment
     return (1 - INTERACTION) * linear + INTERACTION * (technical * aesthetic * alignment) ** (1 / 3)
 
 
 def make_raters(seed: int) -> dict[str, np.ndarray]:
-    """Traits of the 27 raters of a seed, each (27,): bias in points, scale, standard deviation of the noise."""
+    """The traits of the 27 raters, each (27,): bias in points, scale, standard deviation of the noise in points."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
     return {
         "bias": rng.normal(0.0, 6.0, NUM_RATERS),
@@ -36,7 +34,7 @@ def make_raters(seed: int) -> dict[str, np.ndarray]:
 
 
 def mean_opinion(value: float, raters: dict[str, np.ndarray], rng: np.random.Generator) -> float:
-    """Mean over the raters of their opinions, each in 0..100, of a value in 0..1."""
+    """The mean of the raters' opinions, each in 0..100, about a value in 0..1."""
     points = _LOWEST + (_HIGHEST - _LOWEST) * value
     noise = rng.normal(0.0, 1.0, NUM_RATERS) * raters["noise"]
     opinions = 50.0 + raters["scale"] * (points - 50.0) + raters["bias"] + noise
@@ -44,5 +42,5 @@ def mean_opinion(value: float, raters: dict[str, np.ndarray], rng: np.random.Gen
 
 
 def noise_ceiling(mos: list[float], quality: list[float]) -> float:
-    """SROCC of the MOS with the noiseless quality: what a perfect predictor would reach on these clips."""
+    """SROCC of the MOS with the quality without noise: the SROCC of a perfect predictor on these clips."""
     return float(spearmanr(mos, quality).statistic)

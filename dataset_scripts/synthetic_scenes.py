@@ -1,9 +1,7 @@
-"""From a scene to frames: the camera over the background, the subjects on their way, and the look of a shot.
+"""Draws the frames of a scene: the camera's view of the background, the moving subjects, and the look of the shot.
 
-Everything drawn here is flawless but for the composition that a failure asks for; `synthetic_failures` spoils the rest.
+The only failures drawn here are the aesthetic ones of `Framing`. `synthetic_failures` adds all others.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import pi, sin
@@ -11,13 +9,13 @@ from math import pi, sin
 import cv2
 import numpy as np
 
-from .synthetic_backgrounds import Layer, compose, paint_background
+from .synthetic_backgrounds import PAINTERS, Layer, compose
 from .synthetic_prompts import BACKGROUNDS, SUBJECTS, Scene, backgrounds_for, colours_on
 from .synthetic_subjects import NUM_PHASES, STIFF, make_sprite
 
 NUM_FRAMES = 16
 
-# Places of a group: (size of one, reach of the movement, places), in shares of the frame from the group's centre.
+# (size of one subject, reach of its movement, places from the group's centre) by count, as shares of the frame.
 _GROUPS = {
     1: (0.5, 0.44, ((0.0, 0.0),)),
     2: (0.36, 0.26, ((-0.2, 0.0), (0.2, 0.03))),
@@ -28,7 +26,7 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Shot:
-    """Harmless choices of one clip. None of them counts in any quality; they keep simple statistics from telling it."""
+    """Random choices of one clip that affect no quality. They keep simple statistics from predicting the quality."""
 
     look: int
     mirrored: bool
@@ -46,7 +44,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Framing:
-    """Aesthetic failures of drawing: the subject's size factor and shift, tilt in degrees, clutter, clashing colour."""
+    """Aesthetic failures: size factor and shift of the subject, tilt in degrees, severity of clutter and of clashes."""
 
     size: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
@@ -57,7 +55,7 @@ class Framing:
 
 @dataclass
 class Assets:
-    """Backgrounds and sprites of one prompt, painted once and shared by its generators."""
+    """The backgrounds and the sprites of one prompt, painted once for all generators."""
 
     seed: np.random.SeedSequence
     size: int
@@ -65,15 +63,15 @@ class Assets:
     _sprites: dict[tuple, np.ndarray] = field(default_factory=dict)
 
     def layers(self, background: str) -> list[Layer]:
-        """Layers of a background; the same whichever backgrounds were asked for before."""
+        """The layers of a background. They do not depend on the backgrounds that were painted before."""
         if background not in self._layers:
             key = (*self.seed.spawn_key, list(BACKGROUNDS).index(background))
             rng = np.random.default_rng(np.random.SeedSequence(self.seed.entropy, spawn_key=key))
-            self._layers[background] = paint_background(background, rng, self.size)
+            self._layers[background] = PAINTERS[background](rng, self.size)
         return self._layers[background]
 
     def sprite(self, subject: str, colour: str, pixels: int, look: int, phase: int) -> np.ndarray:
-        """Sprite of a subject at a size in pixels. Only people have looks, only movable things have phases."""
+        """The sprite of a subject, `pixels` wide. Only people have different looks, only movable things have phases."""
         look = look if SUBJECTS[subject].category == "human" else 0
         key = (subject, colour, pixels, look, 0 if subject in STIFF else phase)
         if key not in self._sprites:
@@ -82,7 +80,7 @@ class Assets:
 
 
 def sample_shot(scene: Scene, rng: np.random.Generator) -> Shot:
-    """Draw the harmless choices for a clip of a scene."""
+    """Draw the random choices for a clip of a scene."""
     extra = None
     if rng.random() < 0.3:
         names = [name for name in SUBJECTS if name != scene.subject and scene.background in backgrounds_for(name)]
@@ -105,7 +103,7 @@ def sample_shot(scene: Scene, rng: np.random.Generator) -> Shot:
 
 
 def paste(frame: np.ndarray, sprite: np.ndarray, x: float, y: float) -> None:
-    """Lay a premultiplied sprite over a frame, its centre at pixel (x, y); parts outside are cut."""
+    """Paste a premultiplied sprite into a frame, with its centre at pixel (x, y). Parts outside the frame are cut."""
     height, width = sprite.shape[:2]
     left, top = round(x - width / 2), round(y - height / 2)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, frame.shape[1]), min(top + height, frame.shape[0])
@@ -118,14 +116,14 @@ def paste(frame: np.ndarray, sprite: np.ndarray, x: float, y: float) -> None:
 
 
 def _shadow(pixels: int) -> np.ndarray:
-    """Soft flat shadow as a sprite."""
+    """A soft flat shadow as a sprite."""
     ys, xs = np.mgrid[-1 : 1 : max(pixels // 4, 4) * 1j, -1 : 1 : pixels * 1j]
     alpha = np.clip(1.1 - np.hypot(xs * 1.15, ys), 0, 1) * 120
     return np.dstack([np.zeros((*alpha.shape, 3)), alpha]).astype(np.uint8)
 
 
 def _progress(motion: str, t: int, reach: float) -> tuple[float, float, float, float]:
-    """Shift x, shift y, turn in degrees and scale of a motion at frame t, in shares of the frame."""
+    """Shift in x and y (as shares of the frame), turn in degrees, and scale of a motion at frame t."""
     u = t / (NUM_FRAMES - 1)
     if motion in ("left", "right"):
         return (u - 0.5) * reach * (1 if motion == "right" else -1), 0.0, 0.0, 1.0
@@ -141,7 +139,7 @@ def _progress(motion: str, t: int, reach: float) -> tuple[float, float, float, f
 
 
 def _turned(sprite: np.ndarray, degrees: float, scale: float) -> np.ndarray:
-    """Sprite turned clockwise about its centre and scaled, on a square that holds it."""
+    """The sprite turned clockwise about its centre and scaled, on a square that contains it."""
     size = sprite.shape[0]
     if scale < 1 and not degrees:
         side = max(round(size * scale), 2)
@@ -153,7 +151,7 @@ def _turned(sprite: np.ndarray, degrees: float, scale: float) -> np.ndarray:
 
 
 def _phase(motion: str, t: int, member: int, grounded: bool) -> int:
-    """Phase of the movement: a stride while going somewhere, hardly any while standing."""
+    """The phase of a subject's own movement, for example its legs: small movements if it stays in its place."""
     if motion in ("still", "bounce", "spin") and grounded:
         return (0, 0, 1, 1, 0, 0, 7, 7)[(t + member) % 8]
     return (t + 3 * member) % NUM_PHASES
@@ -194,7 +192,7 @@ def _draw_group(frames: np.ndarray, scene: Scene, shot: Shot, framing: Framing, 
 
 
 def _draw_extra(frames: np.ndarray, scene: Scene, shot: Shot, assets: Assets) -> None:
-    """Draw the small thing at the side that no prompt mentions."""
+    """Draw a small thing at the side that no prompt mentions, in place."""
     subject, colour, x = shot.extra
     pixels = int(0.15 * assets.size)
     on_ground = BACKGROUNDS[scene.background].has_ground and SUBJECTS[subject].grounded
@@ -205,7 +203,7 @@ def _draw_extra(frames: np.ndarray, scene: Scene, shot: Shot, assets: Assets) ->
 
 
 def _junk(size: int, amount: float, rng: np.random.Generator, front: bool) -> np.ndarray:
-    """Overlay (size, size, 4) of poles, crates, signs, cables and litter."""
+    """An overlay (size, size, 4) of poles, crates, signs, cables and litter."""
     layer = np.zeros((size, size, 4), np.uint8)
     count = round((3 + 9 * amount) * (0.5 if front else 1.3))
     for _ in range(count):
@@ -218,11 +216,10 @@ def _junk(size: int, amount: float, rng: np.random.Generator, front: bool) -> np
         if kind == 0:
             cv2.rectangle(layer, (int(x), 0 if front else int(y - 4 * wide)), (int(x + wide / 4), size), colour, -1)
         elif kind == 1:
-            cv2.rectangle(layer, (int(x - wide), int(y - wide)), (int(x + wide), int(y + wide * 0.7)), colour, -1)
-            cv2.rectangle(
-                layer, (int(x - wide), int(y - wide)), (int(x + wide), int(y + wide * 0.7)), (20, 20, 20, 255), 1
-            )
-            cv2.line(layer, (int(x - wide), int(y - wide)), (int(x + wide), int(y + wide * 0.7)), (20, 20, 20, 255), 1)
+            corners = (int(x - wide), int(y - wide)), (int(x + wide), int(y + wide * 0.7))
+            cv2.rectangle(layer, *corners, colour, -1)
+            cv2.rectangle(layer, *corners, (20, 20, 20, 255), 1)
+            cv2.line(layer, *corners, (20, 20, 20, 255), 1)
         elif kind == 2:
             points = np.array([x, y]) + rng.normal(0, wide, (4, 2))
             cv2.fillPoly(layer, [points.astype(np.int32)], colour, cv2.LINE_AA)
@@ -235,7 +232,7 @@ def _junk(size: int, amount: float, rng: np.random.Generator, front: bool) -> np
 
 
 def _styled(layers: list[Layer], shot: Shot, framing: Framing, unit: float) -> list[Layer]:
-    """Layers mirrored, out of focus or in clashing colours, as the clip has it."""
+    """The layers as a clip shows them: mirrored, out of focus or in clashing colours."""
     styled = []
     for image, depth in layers:
         if shot.mirrored:
@@ -252,7 +249,7 @@ _CLASHES = (((90, 120, 0), (255, 60, 210)), ((150, 0, 110), (185, 255, 40)), ((0
 
 
 def _clashing(image: np.ndarray, amount: float, look: int) -> np.ndarray:
-    """Force a background towards two colours that bite each other."""
+    """Blend a background towards two clashing colours."""
     dark, bright = (np.array(colour, np.float32) for colour in _CLASHES[look % len(_CLASHES)])
     level = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     table = ((1 - level) * dark + level * bright).astype(np.uint8)[None]
@@ -265,7 +262,7 @@ def _clashing(image: np.ndarray, amount: float, look: int) -> np.ndarray:
 
 
 def _tilted(frames: np.ndarray, degrees: float) -> np.ndarray:
-    """Frames turned about the centre and enlarged just enough to fill the corners."""
+    """The frames turned about the centre and enlarged just enough to fill the corners."""
     size = frames.shape[1]
     angle = np.deg2rad(abs(degrees))
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), degrees, float(np.cos(angle) + np.sin(angle)))
@@ -284,7 +281,7 @@ def grade(frames: np.ndarray, saturation: float, table: np.ndarray) -> np.ndarra
 
 
 def draw_scene(scene: Scene, shot: Shot, framing: Framing, assets: Assets, rng: np.random.Generator) -> np.ndarray:
-    """Frames (16, size, size, 3), uint8, of a scene before grading and technical failures."""
+    """The frames (16, size, size, 3), uint8, of a scene before grading and technical failures."""
     size = assets.size
     layers = _styled(assets.layers(scene.background), shot, framing, size / 256)
     offsets = np.linspace(-0.5, 0.5, NUM_FRAMES) * shot.pan * size
@@ -303,6 +300,6 @@ def draw_scene(scene: Scene, shot: Shot, framing: Framing, assets: Assets, rng: 
 
 
 def shot_table(shot: Shot) -> np.ndarray:
-    """Look-up table (256, 3) of a shot's gamma and tint."""
+    """The look-up table (256, 3) for a shot's gamma and tint."""
     level = np.linspace(0, 1, 256)[:, None]
     return 255 * level**shot.gamma * np.array(shot.tint)

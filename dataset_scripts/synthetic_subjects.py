@@ -1,10 +1,8 @@
-"""Sprites of the synthetic benchmark: every subject drawn by code, in any colour, at any phase of its movement.
+"""The sprites of the synthetic benchmark: every subject, drawn in any colour and at any phase of its movement.
 
-Drawers work in a unit square: x and y run from -1 to 1, y points down, feet are at y = 1, the subject faces right.
-A sprite is an image (S, S, 4), uint8, RGB premultiplied by alpha.
+The drawing functions work in a square in which x and y run from -1 to 1. y points down, the feet are at y = 1, and the
+subject faces right. `phase` runs from 0 to 1. A sprite is an image (S, S, 4), uint8, RGB premultiplied by alpha.
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
@@ -25,17 +23,19 @@ _WHITE = (245, 245, 245)
 _GLASS = (170, 212, 235)
 _WOOD = (126, 84, 48)
 
-
-_CIRCLE = np.stack(
-    [np.cos(np.linspace(0, 2 * pi, 32, endpoint=False)), np.sin(np.linspace(0, 2 * pi, 32, endpoint=False))], 1
-)
+_ANGLES = np.linspace(0, 2 * pi, 32, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 
 
 class Pen:
-    """Draws polygons, ovals and limbs in unit coordinates on a transparent square, enlarged for smooth edges."""
+    """Draws polygons, ovals and limbs on a transparent square.
+
+    Args:
+        size: height and width of the square in pixels.
+        look: selects the colours of skin and hair, which no prompt mentions.
+    """
 
     def __init__(self, size: int, colour: str, look: int):
-        """`size`: pixels of the square drawn on; `look`: picks skin and hair, which no prompt mentions."""
         self.canvas = np.zeros((size, size, 4), np.uint8)
         main = np.array(COLOURS[colour], np.float32)
         light = main + (255 - main) * (0.45 if colour != "black" else 0.22)
@@ -47,7 +47,6 @@ class Pen:
             "hair": _HAIRS[(look * 3 + 1) % len(_HAIRS)],
         }
         self.size = size
-        self.look = look
 
     def _paint(self, points: np.ndarray, tone: Tone) -> None:
         pixels = np.round((points * 0.94 + 1) * (self.size / 2)).astype(np.int32)
@@ -55,27 +54,27 @@ class Pen:
         cv2.fillPoly(self.canvas, [pixels], (*(float(c) for c in rgb), 255.0))
 
     def poly(self, tone: Tone, *points: tuple[float, float]) -> None:
-        """Filled polygon."""
+        """Draw a filled polygon."""
         self._paint(np.array(points), tone)
 
     def box(self, tone: Tone, left: float, top: float, right: float, bottom: float) -> None:
-        """Filled rectangle."""
+        """Draw a filled rectangle."""
         self.poly(tone, (left, top), (right, top), (right, bottom), (left, bottom))
 
     def oval(self, tone: Tone, x: float, y: float, rx: float, ry: float | None = None, turn: float = 0.0) -> None:
-        """Filled ellipse, turned by `turn` radians."""
+        """Draw a filled ellipse with the radii rx and ry, turned by `turn` radians."""
         ry = ry or rx
         axes = np.array([(rx * cos(turn), rx * sin(turn)), (-ry * sin(turn), ry * cos(turn))])
         self._paint(_CIRCLE @ axes + (x, y), tone)
 
     def wedge(self, tone: Tone, x: float, y: float, radius: float, start: float, end: float) -> None:
-        """Slice of a disc between two angles in radians."""
+        """Draw the slice of a disc between two angles in radians."""
         angle = np.linspace(start, end, 24)
         rim = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], 1)
         self._paint(np.concatenate([[(x, y)], rim]), tone)
 
     def limb(self, tone: Tone, x0: float, y0: float, x1: float, y1: float, width: float) -> None:
-        """Thick line with round ends."""
+        """Draw a thick line with round ends."""
         length = max(((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, 1e-6)
         nx, ny = -(y1 - y0) / length * width / 2, (x1 - x0) / length * width / 2
         self.poly(tone, (x0 + nx, y0 + ny), (x1 + nx, y1 + ny), (x1 - nx, y1 - ny), (x0 - nx, y0 - ny))
@@ -83,13 +82,13 @@ class Pen:
         self.oval(tone, x1, y1, width / 2)
 
     def curve(self, tone: Tone, points: list[tuple[float, float]], width: float) -> None:
-        """Thick line through points."""
+        """Draw a thick line through points."""
         for (x0, y0), (x1, y1) in itertools.pairwise(points):
             self.limb(tone, x0, y0, x1, y1, width)
 
 
 def _regular(sides: int, radius: float, turn: float = 0.0, x: float = 0.0, y: float = 0.0) -> list[tuple[float, float]]:
-    """Corners of a regular polygon."""
+    """The corners of a regular polygon."""
     angles = [turn + 2 * pi * side / sides for side in range(sides)]
     return [(x + radius * cos(a), y + radius * sin(a)) for a in angles]
 
@@ -173,7 +172,7 @@ def _crystal(pen: Pen, phase: float) -> None:
 
 
 def _legs(pen: Pen, phase: float, hip: float, tone: Tone, width: float = 0.17, reach: float = 0.32) -> None:
-    """Two swinging legs with shoes."""
+    """Draw two swinging legs with shoes."""
     for side, shade in ((1, 0.0), (-1, 0.12)):
         swing = side * reach * sin(2 * pi * phase)
         lift = 0.12 * max(0.0, side * cos(2 * pi * phase))
@@ -181,8 +180,8 @@ def _legs(pen: Pen, phase: float, hip: float, tone: Tone, width: float = 0.17, r
         pen.oval(_DARK, swing + 0.08, 0.94 - lift, 0.14, 0.06)
 
 
-def _arms(pen: Pen, phase: float, y: float, tone: Tone, side: int, raised: bool = False) -> None:
-    """One swinging arm with a hand."""
+def _arm(pen: Pen, phase: float, y: float, tone: Tone, side: int, raised: bool = False) -> None:
+    """Draw one swinging arm with a hand."""
     swing = side * 0.3 * sin(2 * pi * phase)
     hand = (swing + 0.1 * side, y - 0.5) if raised else (swing, y + 0.46)
     elbow = (swing * 0.4 + (0.3 * side if raised else -0.04), y + (-0.12 if raised else 0.24))
@@ -199,32 +198,25 @@ def _head(pen: Pen, y: float, radius: float, long_hair: bool = False) -> None:
 
 
 def _man(pen: Pen, phase: float) -> None:
-    _arms(pen, phase, -0.3, "dark", -1)
+    _arm(pen, phase, -0.3, "dark", -1)
     _legs(pen, phase, 0.25, (58, 62, 84))
     pen.poly("main", (-0.25, -0.42), (0.25, -0.42), (0.23, 0.32), (-0.23, 0.32))
     pen.poly(_WHITE, (0.05, -0.42), (0.2, -0.42), (0.14, -0.15))
     pen.limb("dark", 0.12, -0.15, 0.12, 0.3, 0.03)
     _head(pen, -0.66, 0.22)
-    _arms(pen, phase, -0.3, "main", 1)
+    _arm(pen, phase, -0.3, "main", 1)
 
 
 def _woman(pen: Pen, phase: float) -> None:
-    _arms(pen, phase, -0.3, "skin", -1)
+    _arm(pen, phase, -0.3, "skin", -1)
     _legs(pen, phase, 0.3, "skin", 0.12, 0.26)
     swing = 0.05 * sin(2 * pi * phase)
-    pen.poly(
-        "main",
-        (-0.18, -0.42),
-        (0.18, -0.42),
-        (0.14, -0.05),
-        (0.46 + swing, 0.55),
-        (-0.46 + swing, 0.55),
-        (-0.14, -0.05),
-    )
-    pen.poly("dark", (-0.46 + swing, 0.55), (0.46 + swing, 0.55), (0.42 + swing, 0.46), (-0.42 + swing, 0.46))
+    hem = ((0.46 + swing, 0.55), (-0.46 + swing, 0.55))
+    pen.poly("main", (-0.18, -0.42), (0.18, -0.42), (0.14, -0.05), *hem, (-0.14, -0.05))
+    pen.poly("dark", *hem[::-1], (0.42 + swing, 0.46), (-0.42 + swing, 0.46))
     pen.box("light", -0.15, -0.08, 0.15, -0.01)
     _head(pen, -0.66, 0.2, long_hair=True)
-    _arms(pen, phase, -0.3, "skin", 1)
+    _arm(pen, phase, -0.3, "skin", 1)
 
 
 def _child(pen: Pen, phase: float) -> None:
@@ -236,13 +228,13 @@ def _child(pen: Pen, phase: float) -> None:
     pen.oval(_DARK, 0.22, -0.38, 0.045, 0.06)
     pen.oval(_DARK, 0.02, -0.38, 0.045, 0.06)
     pen.oval((200, 90, 80), 0.13, -0.2, 0.08, 0.03)
-    _arms(pen, phase, 0.02, "dark", 1)
+    _arm(pen, phase, 0.02, "dark", 1)
 
 
 def _dancer(pen: Pen, phase: float) -> None:
     _legs(pen, phase, 0.15, "skin", 0.11, 0.4)
     for side in (-1, 1):
-        _arms(pen, phase + 0.25, -0.3, "skin", side, raised=True)
+        _arm(pen, phase + 0.25, -0.3, "skin", side, raised=True)
     pen.poly("dark", (-0.15, -0.4), (0.15, -0.4), (0.12, 0.1), (-0.12, 0.1))
     bob = 0.04 * sin(4 * pi * phase)
     pen.oval("main", 0, 0.16 + bob, 0.72, 0.17)
@@ -294,17 +286,8 @@ def _wheel(pen: Pen, x: float, y: float, radius: float, phase: float) -> None:
 
 
 def _car(pen: Pen, phase: float) -> None:
-    pen.poly(
-        "main",
-        (-0.98, 0.5),
-        (-0.95, 0.15),
-        (-0.6, 0.1),
-        (-0.38, -0.3),
-        (0.3, -0.3),
-        (0.58, 0.1),
-        (0.95, 0.2),
-        (0.98, 0.5),
-    )
+    cabin = ((-0.6, 0.1), (-0.38, -0.3), (0.3, -0.3), (0.58, 0.1))
+    pen.poly("main", (-0.98, 0.5), (-0.95, 0.15), *cabin, (0.95, 0.2), (0.98, 0.5))
     pen.poly(_GLASS, (-0.46, 0.08), (-0.3, -0.2), (-0.06, -0.2), (-0.06, 0.08))
     pen.poly(_GLASS, (0.02, 0.08), (0.02, -0.2), (0.26, -0.2), (0.44, 0.08))
     pen.poly("dark", (-0.98, 0.5), (-0.97, 0.36), (0.97, 0.36), (0.98, 0.5))
@@ -401,7 +384,7 @@ def _balloon(pen: Pen, phase: float) -> None:
 
 
 def _four_legs(pen: Pen, phase: float, xs: tuple[float, float], top: float, width: float, reach: float) -> None:
-    """Four legs of a walking animal: the far pair dark, the near pair in the main tone."""
+    """Draw the four legs of a walking animal: the far pair dark, the near pair in the main tone."""
     for tone, shift in (("dark", 0.5), ("main", 0.0)):
         for x, offset in ((xs[0], 0.0), (xs[1], 0.35)):
             angle = 2 * pi * (phase + shift + offset)
@@ -642,9 +625,8 @@ def _spiral(pen: Pen, phase: float) -> None:
 
 
 def _star(pen: Pen, phase: float) -> None:
-    corners = [
-        (r * cos(a), r * sin(a)) for a, r in ((pi * k / 5 - pi / 2, 0.98 if k % 2 == 0 else 0.42) for k in range(10))
-    ]
+    polar = [(pi * k / 5 - pi / 2, 0.42 if k % 2 else 0.98) for k in range(10)]
+    corners = [(radius * cos(angle), radius * sin(angle)) for angle, radius in polar]
     pen.poly("main", *corners)
     for k in range(0, 10, 2):
         pen.poly("light", (0, 0), corners[k], corners[(k + 1) % 10])
@@ -655,25 +637,17 @@ def _ring(pen: Pen, phase: float) -> None:
     pen.oval("main", 0, 0, 0.95)
     for stripe in range(0, 12, 2):
         pen.wedge("light" if stripe else "dark", 0, 0, 0.95, 2 * pi * stripe / 12, 2 * pi * (stripe + 1) / 12)
-    pen.canvas[:] = pen.canvas * (1 - _disc(pen.size, 0.52))[..., None]
-
-
-def _disc(size: int, radius: float) -> np.ndarray:
-    """Mask (size, size) of a centred disc, 0 or 1."""
-    axis = (np.arange(size) + 0.5) / size * 2 - 1
-    return (axis[:, None] ** 2 + axis[None] ** 2 < (0.94 * radius) ** 2).astype(np.uint8)
+    axis = (np.arange(pen.size) + 0.5) / pen.size * 2 - 1
+    pen.canvas[axis[:, None] ** 2 + axis**2 < (0.94 * 0.52) ** 2] = 0  # the hole
 
 
 def _cube(pen: Pen, phase: float) -> None:
     hexagon = _regular(6, 0.95, pi / 6)
     for tone, corner in (("dark", 0), ("main", 2), ("light", 4)):
-        a, b, c = (hexagon[(corner + k) % 6] for k in (-1, 0, 1))
-        pen.poly(tone, (0, 0), a, b, c)
-        middle = np.mean([(0, 0), a, b, c], axis=0)
-        pen.poly(
-            "main" if tone != "main" else "dark",
-            *[tuple(middle + 0.35 * (np.array(p) - middle)) for p in ((0, 0), a, b, c)],
-        )
+        face = np.array([(0, 0), *(hexagon[(corner + k) % 6] for k in (-1, 0, 1))])
+        pen.poly(tone, *face)
+        middle = face.mean(axis=0)
+        pen.poly("main" if tone != "main" else "dark", *(middle + 0.35 * (face - middle)))
 
 
 def _triangle(pen: Pen, phase: float) -> None:
@@ -702,57 +676,22 @@ def _wave(pen: Pen, phase: float) -> None:
 
 
 DRAWERS: dict[str, Callable[[Pen, float], None]] = {
-    "tree": _tree,
-    "flower": _flower,
-    "mushroom": _mushroom,
-    "cactus": _cactus,
-    "cloud": _cloud,
-    "leaf": _leaf,
-    "crystal": _crystal,
-    "man": _man,
-    "woman": _woman,
-    "child": _child,
-    "dancer": _dancer,
-    "astronaut": _astronaut,
-    "wizard": _wizard,
-    "car": _car,
-    "bus": _bus,
-    "robot": _robot,
-    "sailboat": _sailboat,
-    "airplane": _airplane,
-    "rocket": _rocket,
-    "balloon": _balloon,
-    "dog": _dog,
-    "cat": _cat,
-    "horse": _horse,
-    "rabbit": _rabbit,
-    "elephant": _elephant,
-    "bird": _bird,
-    "butterfly": _butterfly,
-    "fish": _fish,
-    "turtle": _turtle,
-    "ball": _ball,
-    "mug": _mug,
-    "umbrella": _umbrella,
-    "lamp": _lamp,
-    "gift": _gift,
-    "guitar": _guitar,
-    "chair": _chair,
-    "key": _key,
-    "spiral": _spiral,
-    "star": _star,
-    "ring": _ring,
-    "cube": _cube,
-    "triangle": _triangle,
-    "mandala": _mandala,
-    "wave": _wave,
-}
+    drawer.__name__.removeprefix("_"): drawer
+    for drawer in (
+        _tree, _flower, _mushroom, _cactus, _cloud, _leaf, _crystal,
+        _man, _woman, _child, _dancer, _astronaut, _wizard,
+        _car, _bus, _robot, _sailboat, _airplane, _rocket, _balloon,
+        _dog, _cat, _horse, _rabbit, _elephant, _bird, _butterfly, _fish, _turtle,
+        _ball, _mug, _umbrella, _lamp, _gift, _guitar, _chair, _key,
+        _spiral, _star, _ring, _cube, _triangle, _mandala, _wave,
+    )
+}  # fmt: skip
 
 STIFF = {"ball", "umbrella", "gift", "guitar", "chair", "key", "spiral", "star", "ring", "cube", "triangle", "mandala"}
 
 
 def _shade(sprite: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """Light from the upper left, roundness towards the rim, a little surface texture and a dark outline."""
+    """The sprite with light from the upper left, a darker rim, a slight surface texture and a dark outline."""
     size = sprite.shape[0]
     solid = (sprite[..., 3] > 127).astype(np.uint8)
     depth = cv2.distanceTransform(np.pad(solid, 1), cv2.DIST_L2, 3)[1:-1, 1:-1] / (0.12 * size)
@@ -767,7 +706,7 @@ def _shade(sprite: np.ndarray, texture: np.ndarray) -> np.ndarray:
 
 
 def make_sprite(subject: str, colour: str, size: int, look: int, phase: int) -> np.ndarray:
-    """Sprite (size, size, 4) of a subject at one of the eight phases of its movement."""
+    """The sprite (size, size, 4) of a subject at one of the NUM_PHASES phases of its movement."""
     pen = Pen(size * (3 if size < 70 else 2), colour, look)
     DRAWERS[subject](pen, phase / NUM_PHASES)
     noise = np.random.default_rng(look).random((max(size // 5, 2),) * 2, np.float32)

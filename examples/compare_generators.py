@@ -1,11 +1,11 @@
-"""Which of two generators is better? Scores both on the same prompts and says how sure that is.
+"""Compare two generators: scores their clips of the same prompts and tests the difference.
 
     python examples/compare_generators.py --manifest clips.csv --generators modelA modelB --model DIR
 
-The manifest (CSV or JSONL) has the columns file, prompt and generator. Prompts that both generators have are compared,
-each as one pair: several clips of a prompt count with their mean. For every score the table gives both means with 95 %
-bootstrap intervals over prompts, the share of prompts on which the first one wins (ties count half) with its interval,
-and the p-value of Wilcoxon's signed-rank test, Holm-corrected for the number of scores.
+The manifest (CSV or JSONL) has the columns file, prompt and generator. Each prompt of which both generators have clips
+is one pair; several clips of a prompt count with their mean. For every score the table gives both means, the share of
+prompts on which the first generator wins (ties count half), both with 95 % bootstrap intervals over prompts, and the
+p-value of Wilcoxon's signed-rank test, Holm-corrected for the number of scores.
 """
 
 import argparse
@@ -27,22 +27,22 @@ MIN_PROMPTS = 2
 
 
 def read_clips(manifest: Path, generators: list[str]) -> list[dict]:
-    """The rows of the two generators, with `video`, the path to open."""
+    """The manifest's rows of the two generators, with the path of the clip as `video`."""
     rows = read_manifest(manifest)
     for number, row in enumerate(rows, 1):
         missing = [name for name in ("prompt", "generator") if not row.get(name)]
         if missing:
-            raise ValueError(f"'{manifest}', row {number}: no {' and no '.join(missing)}.")
+            raise ValueError(f"'{manifest}', row {number}: {' and '.join(missing)} must be given.")
         row["video"] = clip_of(row, manifest)
     known = sorted({row["generator"] for row in rows})
     unknown = [name for name in generators if name not in known]
     if unknown or len(set(generators)) < 2:
-        raise ValueError(f"--generators {generators}: expected two of those in '{manifest}', {known}.")
+        raise ValueError(f"--generators {generators}: expected two generators of '{manifest}', which has {known}.")
     return [row for row in rows if row["generator"] in generators]
 
 
 def score_clips(rows: list[dict], model: str, batch_size: int) -> tuple[list[dict], str | None]:
-    """The rows with their scores, or with `error`; what is to be known of the weights."""
+    """The rows with their scores or with an `error`, and the note about the model's weights."""
     scorer = load_pipeline(model)
     items = [{"video": row["video"], "prompt": row["prompt"]} for row in rows]
     results = scorer(items, batch_size=batch_size, on_error="return")
@@ -50,7 +50,7 @@ def score_clips(rows: list[dict], model: str, batch_size: int) -> tuple[list[dic
 
 
 def pair_by_prompt(rows: list[dict], generators: list[str], score: str) -> np.ndarray:
-    """(number of common prompts, 2): the mean score of each generator's clips of a prompt."""
+    """The mean score of each generator's clips for each common prompt, (number of common prompts, 2)."""
     clips = defaultdict(lambda: ([], []))
     for row in rows:
         if score in row:
@@ -59,12 +59,12 @@ def pair_by_prompt(rows: list[dict], generators: list[str], score: str) -> np.nd
 
 
 def compare(pairs: np.ndarray, seed: int = 0) -> dict:
-    """What the pairs (N, 2) say of one score: means, win rate, p-value; intervals (low, high) or None.
+    """Means, win rate, mean difference and p-value of one score's pairs (N, 2); the intervals are [low, high].
 
-    Where all pairs are equal there is nothing to test and p is 1.
+    The p-value is 1 if all differences are zero, because there is nothing to test.
     """
-    wins = (np.sign(pairs[:, 0] - pairs[:, 1]) + 1) / 2
     differences = pairs[:, 0] - pairs[:, 1]
+    wins = (np.sign(differences) + 1) / 2
     return {
         "means": pairs.mean(0).tolist(),
         "mean_intervals": [interval(column, seed) for column in pairs.T],
@@ -77,13 +77,13 @@ def compare(pairs: np.ndarray, seed: int = 0) -> dict:
 
 
 def interval(values: np.ndarray, seed: int) -> list[float]:
-    """95 % percentile bootstrap interval of the mean."""
+    """The 95 % percentile bootstrap interval of the mean of `values` (N,)."""
     found = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(seed))
     return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Holm's correction for several tests."""
+    """The p-values after Holm's correction for multiple tests, in the given order."""
     order = np.argsort(p_values)
     factors = len(p_values) - np.arange(len(p_values))
     corrected = np.empty(len(p_values))
@@ -100,8 +100,8 @@ def compare_generators(rows: list[dict], generators: list[str], seed: int = 0) -
             comparisons[score] = compare(pairs, seed) | {"num_prompts": len(pairs)}
     failed = [{"file": row[file_column(row)], "error": row["error"]} for row in rows if "error" in row]
     if not comparisons:
-        reason = f" {len(failed)} clips could not be, the first one: {failed[0]['error']}" if failed else ""
-        raise ValueError(f"{generators} share fewer than {MIN_PROMPTS} prompts that could be scored.{reason}")
+        reason = f" {len(failed)} clips could not be scored, the first one: {failed[0]['error']}" if failed else ""
+        raise ValueError(f"{generators} share fewer than {MIN_PROMPTS} scored prompts.{reason}")
     corrected = holm([comparison["p_value"] for comparison in comparisons.values()])
     for comparison, p_value in zip(comparisons.values(), corrected):
         comparison["p_value_holm"] = p_value
@@ -130,17 +130,17 @@ def print_comparison(result: dict) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True, help="CSV or JSONL with file, prompt, generator")
+    parser.add_argument("--manifest", type=Path, required=True, help="CSV or JSONL with file, prompt and generator")
     parser.add_argument("--generators", nargs=2, required=True, metavar=("A", "B"))
-    parser.add_argument("--model", default="small", help="folder or Hub id (default: the small one in the package)")
+    parser.add_argument("--model", default="small", help="folder or Hub id (default: the package's small model)")
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    parser.add_argument("--output", type=Path, help="JSON file to write as well")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.add_argument("--output", type=Path, help="also write the comparison to this JSON file")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if every clip was scored, 1 if some could not be, 2 for a wrong call."""
+    """Returns 0 if every clip could be scored, 1 if some could not, 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
     try:
         clips = read_clips(arguments.manifest, arguments.generators)

@@ -1,12 +1,12 @@
-"""Keep the good clips of a folder: by thresholds, by the best share, or both.
+"""Keep the good clips of a folder: those above thresholds, the best share of the clips, or both.
 
     python examples/filter_clips.py clips/ --minimum quality_score=0.5 --minimum alignment_score=0 --output filtered
     python examples/filter_clips.py clips/ --keep_share 0.3 --by quality_score --output filtered --copy
 
-The prompt of clips/a.mp4 is in clips/a.txt, as training sets of video generators have it, or in the columns file and
-prompt of a `--manifest`. Writes kept.csv and rejected.csv, which says why, with the scores; `--copy` also puts the kept
-clips into OUTPUT/clips. A clip that cannot be read is rejected with its reason and stops nothing. For clips without
-prompts: `--branches technical,aesthetic`.
+The prompt of clips/a.mp4 is read from clips/a.txt, the layout of training sets of video generators, or from a
+`--manifest` with the columns file and prompt. The program writes the scores to kept.csv and rejected.csv; rejected.csv
+also gives the reasons. `--copy` puts the kept clips into OUTPUT/clips. A clip that cannot be read is rejected, and the
+other clips are scored. Clips without prompts need `--branches technical,aesthetic`.
 """
 
 import argparse
@@ -24,24 +24,24 @@ SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".gif", ".webp")
 
 
 def find_clips(folder: Path, manifest: Path | None) -> list[dict]:
-    """A row a clip: `file`, relative to the folder, and `prompt`, None where there is none."""
+    """One row per clip: `file`, relative to the folder, and `prompt`, None if there is none."""
     if not folder.is_dir():
-        raise ValueError(f"'{folder}' is no folder; name the one with the clips.")
+        raise ValueError(f"'{folder}' is not a folder; name the folder with the clips.")
     if manifest:
         rows = [{"file": row[file_column(row)], "prompt": row.get("prompt")} for row in read_manifest(manifest)]
     else:
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
         rows = [{"file": str(file.relative_to(folder)), "prompt": prompt_beside(file)} for file in files]
     if not rows:
-        raise ValueError(f"no clips in '{folder}' ({', '.join(SUFFIXES)}).")
+        raise ValueError(f"'{folder}' has no clips ({', '.join(SUFFIXES)}).")
     outside = [row["file"] for row in rows if not (folder / row["file"]).resolve().is_relative_to(folder.resolve())]
     if outside:
-        raise ValueError(f"'{outside[0]}' does not lie in '{folder}'; name files relative to the folder, inside of it.")
+        raise ValueError(f"'{outside[0]}' is not inside '{folder}'; name files inside the folder, relative to it.")
     return rows
 
 
 def prompt_beside(clip: Path) -> str | None:
-    """The text of the file of the same name."""
+    """The text of the file with the clip's name and the ending .txt."""
     file = clip.with_suffix(".txt")
     return " ".join(file.read_text(encoding="utf-8", errors="replace").split()) if file.is_file() else None
 
@@ -56,10 +56,10 @@ def score_clips(
 
 
 def judge(rows: list[dict], minimum: dict[str, float], keep_share: float | None, by: str) -> None:
-    """Set `reason`, empty for a clip that is kept.
+    """Set the `reason` for which a row is rejected, empty for a clip that is kept.
 
-    The thresholds are asked first; of the clips that pass them at most `keep_share` of all readable clips, rounded up,
-    are kept, the best ones by the score `by`.
+    The thresholds are applied first. Of the clips that pass, the best ones by the score `by` are kept, up to the share
+    `keep_share` of all readable clips, rounded up.
     """
     for row in rows:
         low = [f"{name} {row[name]:.4f} < {value:g}" for name, value in minimum.items() if row.get(name, value) < value]
@@ -72,7 +72,7 @@ def judge(rows: list[dict], minimum: dict[str, float], keep_share: float | None,
 
 
 def write_lists(rows: list[dict], folder: Path, output: Path, copy: bool) -> tuple[int, int]:
-    """kept.csv and rejected.csv, and the kept clips where asked for; how many are kept and rejected."""
+    """Write kept.csv and rejected.csv and, with `copy`, the kept clips; returns how many are kept and rejected."""
     output.mkdir(parents=True, exist_ok=True)
     kept = [row for row in rows if not row["reason"]]
     rejected = [row for row in rows if row["reason"]]
@@ -96,38 +96,36 @@ def parse_minimum(text: str) -> tuple[str, float]:
     try:
         return name, float(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is no number") from error
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with the clips; folders in it are searched too")
+    parser.add_argument("folder", type=Path, help="folder with the clips; subfolders are searched too")
     parser.add_argument("--manifest", type=Path, help="CSV or JSONL with file (relative to the folder) and prompt")
     parser.add_argument("--output", type=Path, required=True, help="folder for kept.csv and rejected.csv")
     parser.add_argument("--minimum", type=parse_minimum, action="append", default=[], metavar="SCORE=NUMBER")
-    parser.add_argument(
-        "--keep_share", type=float, help="best share of the readable clips to keep, above 0 and up to 1"
-    )
+    parser.add_argument("--keep_share", type=float, help="share of the readable clips to keep, above 0 and up to 1")
     parser.add_argument("--by", choices=SCORES, default="quality_score", help="score that ranks for --keep_share")
     parser.add_argument("--copy", action="store_true", help="copy the kept clips into OUTPUT/clips")
-    parser.add_argument("--model", default="small", help="folder or Hub id (default: the small one in the package)")
+    parser.add_argument("--model", default="small", help="folder or Hub id (default: the package's small model)")
     parser.add_argument("--branches", help="comma-separated branches of the model (default: all)")
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode ahead")
+    parser.add_argument("--num_workers", type=int, default=0, help="number of processes that decode ahead")
     return parser
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     if not arguments.minimum and arguments.keep_share is None:
-        raise ValueError("nothing to filter by; pass --minimum SCORE=NUMBER or --keep_share SHARE.")
+        raise ValueError("no filter was given; pass --minimum SCORE=NUMBER or --keep_share SHARE.")
     if arguments.keep_share is not None and not 0 < arguments.keep_share <= 1:
         raise ValueError(f"--keep_share {arguments.keep_share}: expected a share above 0 and up to 1.")
     if arguments.output.resolve().is_relative_to(arguments.folder.resolve()):
-        raise ValueError(f"--output '{arguments.output}' lies in the folder of the clips; name one outside of it.")
+        raise ValueError(f"--output '{arguments.output}' is inside the folder of the clips; name a folder outside it.")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if every clip could be read, 1 if some could not, 2 for a wrong call."""
+    """Returns 0 if every clip could be scored, 1 if some could not, 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
     try:
         check_arguments(arguments)
@@ -136,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         wanted = {name for name, _ in arguments.minimum} | ({arguments.by} if arguments.keep_share else set())
         missing = sorted(wanted - {"quality_score", *(f"{branch}_score" for branch in scorer.model.config.branches)})
         if missing:
-            raise ValueError(f"the model gives no {missing}; it has the branches {scorer.model.config.branches}.")
+            raise ValueError(f"the model has no {missing}; its branches are {scorer.model.config.branches}.")
         rows = score_clips(rows, arguments.folder, scorer, arguments.batch_size, arguments.num_workers)
         judge(rows, dict(arguments.minimum), arguments.keep_share, arguments.by)
         kept, rejected = write_lists(rows, arguments.folder, arguments.output, arguments.copy)
@@ -144,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"filter_clips: {error}", file=sys.stderr)
         return 2
     failed = sum("error" in row for row in rows)
-    print(f"kept {kept}, rejected {rejected}, of these {failed} that could not be scored; see '{arguments.output}'.")
+    print(f"kept {kept}, rejected {rejected} ({failed} could not be scored); see '{arguments.output}'.")
     if scorer.model.config.weights_note:
         print(scorer.model.config.weights_note)
     return 1 if failed else 0

@@ -1,8 +1,9 @@
-"""The Space: scores of a generated video, and where, when and by which word they break.
+"""The Space: a page that scores generated videos and shows where, when and by which word of the prompt they fail.
 
     python space/app.py        # http://127.0.0.1:7860
 
-Works offline with the small model inside the package; AIGCVQA_MODEL names another folder or Hub id.
+By default it uses the small model in the package and needs no network. The environment variable AIGCVQA_MODEL selects
+another model by its folder or Hub id.
 """
 
 import csv
@@ -20,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
-from clips import CLIP_LIMITS, CLIP_SUFFIXES, LIMITS, check_prompt, check_upload, clip_name, gather_clips, read_table
+from clips import CLIP_LIMITS, CLIP_SUFFIXES, MAX_ROWS, check_prompt, check_upload, clip_name, gather_clips, read_table
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
 from modeling_aigcvqa.explain import Explanation, explain
@@ -42,11 +43,12 @@ TABLE_COLUMNS = ("file", "prompt")
 TEXT_COLUMNS = ("score", *TABLE_COLUMNS)
 INTRO = """
 # AIGC-VQA
-Scores an AI-generated video against its prompt, and shows **where**, **when** and by **which word** it breaks.
+Scores an AI-generated video and its prompt, and shows **where**, **when** and by **which word** the video fails.
 """
 ABOUT = f"""
-Higher is better, and only scores of one model compare. At most {MEGABYTES} MB, {CLIP_LIMITS.max_seconds:.0f} s and
-1920 x 1088 pixels a clip; {LIMITS.rows} rows a table. Uploads are deleted after an hour.
+Higher is better, and only scores of the same model can be compared. The limits are {MEGABYTES} MB,
+{CLIP_LIMITS.max_seconds:.0f} s and 1920 x 1088 pixels per clip and {MAX_ROWS} rows per table. Uploads are deleted after
+an hour.
 """
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
@@ -68,12 +70,8 @@ def scorer() -> AIGCVQAPipeline:
     return load_pipeline(os.environ.get("AIGCVQA_MODEL", SHIPPED))
 
 
-def note() -> str | None:
-    return scorer().model.config.weights_note
-
-
 def new_run() -> Path:
-    """A folder for one visitor's results; folders of an hour ago go."""
+    """A new folder for one visitor's results. Folders older than KEEP_SECONDS are deleted."""
     RUNS.mkdir(parents=True, exist_ok=True)
     for folder in RUNS.iterdir():
         if folder.is_dir() and time.time() - folder.stat().st_mtime > KEEP_SECONDS:
@@ -82,9 +80,11 @@ def new_run() -> Path:
 
 
 def with_visible_errors(results: int) -> Callable:
-    """Makes a handler of a headline (HTML) and `results` more give the headline, the results' column, and the results.
+    """Decorator for handlers that return a headline (HTML) and `results` more outputs; shows errors to the visitor.
 
-    What a visitor can mend takes the headline's place as a message, anything else goes to the log: never a stack trace.
+    The decorated handler also makes the column of the results visible, as its second output. If the handler raises an
+    error, the headline is a message and the results are hidden. The message of an unexpected error says nothing about
+    its cause, which goes to the log.
     """
 
     def decorate(handler: Callable) -> Callable:
@@ -98,7 +98,7 @@ def with_visible_errors(results: int) -> Callable:
                 message = without_folders(str(error))
             except Exception:
                 log.exception("failed")
-                message = "Something failed on our side. Try again, or another clip."
+                message = "Something failed on our side. Try again, or use another clip."
             refusal = f'<p class="refused" role="alert">{html.escape(message)}</p>'
             return [refusal, gr.update(visible=False), *[gr.update()] * results]
 
@@ -108,7 +108,7 @@ def with_visible_errors(results: int) -> Callable:
 
 
 def without_folders(message: str) -> str:
-    """A message without the server's folders: only the names of the visitor's own files."""
+    """The message without the server's folders, so that only the names of the visitor's files are left."""
     words = [piece.rsplit("/", 1)[-1] if piece.startswith("/") else piece for piece in message.split("'")]
     return "'".join(words)
 
@@ -124,8 +124,8 @@ def explain_upload(file: str | None, prompt: str | None, progress: gr.Progress) 
 
 
 @with_visible_errors(results=4)
-def show_clip(file, prompt, progress=gr.Progress()):  # noqa: B008 (how Gradio finds the bar)
-    """One clip -> note and scores, words, overlay, timeline, the report to download."""
+def show_clip(file, prompt, progress=gr.Progress()):  # noqa: B008 (Gradio finds the progress bar in the default)
+    """Score one clip; returns note and scores, words, overlay, timeline, and the report to download."""
     explanation, paths = explain_upload(file, prompt, progress)
     return (
         note_html(explanation.note) + scores_html(explanation.scores),
@@ -138,7 +138,7 @@ def show_clip(file, prompt, progress=gr.Progress()):  # noqa: B008 (how Gradio f
 
 @with_visible_errors(results=4)
 def compare_clips(first, second, prompt, progress=gr.Progress()):  # noqa: B008
-    """Two clips of one prompt -> a table, and both overlays and words."""
+    """Compare two clips of one prompt; returns a table, and the overlay and the words of each clip."""
     results = [explain_upload(file, prompt, progress) for file in (first, second)]
     explanations = [explanation for explanation, _ in results]
     pieces = [note_html(explanations[0].note) + comparison_html(*explanations)]
@@ -148,7 +148,7 @@ def compare_clips(first, second, prompt, progress=gr.Progress()):  # noqa: B008
 
 
 def comparison_html(first: Explanation, second: Explanation) -> str:
-    """The scores of two clips side by side, the better one marked."""
+    """A table of the scores of two clips; the better score is marked."""
     rows = []
     for name, left in first.scores.items():
         right = second.scores[name]
@@ -162,14 +162,14 @@ def comparison_html(first: Explanation, second: Explanation) -> str:
 
 
 def table_html(columns: list[str], rows: list[str]) -> str:
-    """A table of columns' names (HTML) and rows (`<tr>...</tr>`)."""
+    """A table from the names of its columns (HTML) and its rows (`<tr>...</tr>`)."""
     head = "".join(f'<th class="{"text" if name in TEXT_COLUMNS else ""}">{name}</th>' for name in columns)
     return f'<table class="aigcvqa-table"><tr>{head}</tr>{"".join(rows)}</table>'
 
 
 @with_visible_errors(results=1)
 def score_table(table, files, progress=gr.Progress()):  # noqa: B008
-    """A CSV and its clips -> the scored rows and a CSV to download. A bad row never stops the others."""
+    """Score the clips of a CSV; returns a table and a CSV to download. A defective row does not stop the others."""
     rows, folder = read_table(table), new_run()
     clips = gather_clips(files, folder)
     scored = []
@@ -184,11 +184,11 @@ def score_table(table, files, progress=gr.Progress()):  # noqa: B008
         writer.writerows(scored)
     failed = sum("error" in row for row in scored)
     summary = f"<p>{len(scored) - failed} of {len(scored)} clips scored.</p>"
-    return note_html(note()) + summary + rows_html(scored), output
+    return note_html(scorer().model.config.weights_note) + summary + rows_html(scored), output
 
 
 def rows_html(rows: list[dict]) -> str:
-    """Scored rows as a table; long prompts are cut, the CSV has them whole."""
+    """A table of the scored rows. Long prompts are shortened here but complete in the CSV."""
     shown = []
     for row in rows:
         file, prompt = (html.escape(textwrap.shorten(row[name] or "", 80, placeholder="...")) for name in TABLE_COLUMNS)
@@ -201,7 +201,7 @@ def rows_html(rows: list[dict]) -> str:
 
 
 def score_row(row: dict[str, str], clips: dict[str, Path]) -> dict:
-    """Scores of one row of a table, or `{"error"}`."""
+    """The scores of one row of the visitor's table, or `{"error": MESSAGE}`."""
     try:
         path = clips.get(clip_name(row["file"] or ""))
         if path is None:
@@ -232,11 +232,11 @@ def one_clip_tab() -> None:
     with gr.Column(visible=False) as results:
         gr.Markdown("### Which word")
         words = gr.HTML(elem_id="words")
-        gr.Markdown("### Where\nRed is worse than the clip's mean, blue is better.")
+        gr.Markdown("### Where\nRed is worse than the mean of the clip, blue is better.")
         overlay = overlay_output()
-        gr.Markdown("### When\nDashed: the score of the whole clip.")
+        gr.Markdown("### When\nThe dashed line is the score of the whole clip.")
         timeline = gr.Image(show_label=False, interactive=False, buttons=["fullscreen", "download"], elem_id="timeline")
-        report = gr.DownloadButton("Download all this as one page (HTML)", elem_id="report")
+        report = gr.DownloadButton("Download these results as one page (HTML)", elem_id="report")
     button.click(show_clip, [file, prompt], [scores, results, words, overlay, timeline, report], concurrency_id="model")
 
 
@@ -255,16 +255,11 @@ def compare_tab() -> None:
 
 
 def table_tab() -> None:
-    gr.Markdown("A CSV with the columns `file` and `prompt`, and the clips that it names: as files or in one zip.")
+    gr.Markdown("Upload a CSV with the columns `file` and `prompt`, and the clips that it names, as files or in a zip.")
     with gr.Row():
         table = gr.File(label="Table (.csv)", file_types=[".csv"], height=150, elem_id="table")
-        files = gr.File(
-            label="Clips (or .zip)",
-            file_count="multiple",
-            file_types=[*CLIP_SUFFIXES, ".zip"],
-            height=150,
-            elem_id="clips",
-        )
+        types = [*CLIP_SUFFIXES, ".zip"]
+        files = gr.File(label="Clips (or .zip)", file_count="multiple", file_types=types, height=150, elem_id="clips")
     button = gr.Button("Score all", variant="primary", elem_id="score-all")
     summary = gr.HTML(elem_id="summary")
     with gr.Column(visible=False) as results:
@@ -285,24 +280,16 @@ def build() -> gr.Blocks:
     return page
 
 
-def theme() -> gr.themes.Base:
-    """Fonts of the visitor's system: nothing is fetched from elsewhere."""
-    fonts, monospaced = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-    return gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=monospaced)
-
-
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # One clip at a time: the model takes all cores. A longer queue than 20 would wait for minutes.
+    # One clip at a time because the model uses all cores. In a queue of more than 20, visitors would wait for minutes.
     page = build().queue(default_concurrency_limit=1, max_size=20)
-    page.launch(
-        max_file_size=f"{MEGABYTES}mb",
-        theme=theme(),
-        css=stylesheet() + STYLE,
-        footer_links=[],
-        show_error=False,
-    )
+    # With the fonts of the visitor's system, nothing is fetched from other servers.
+    fonts, monospaced = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    theme = gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=monospaced)
+    limit = f"{MEGABYTES}mb"
+    page.launch(max_file_size=limit, theme=theme, css=stylesheet() + STYLE, footer_links=[], show_error=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiny real clips for the tests of the preparers, and the folders of shared material."""
+"""Fixtures for the tests of the preparers: tiny real clips, and the folder of shared material."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def write_clip(path: Path, seed: int, frames: int = 3) -> Path:
-    """An H.264 mp4 of 64 x 64 noise; another seed gives other bytes."""
+    """Write an H.264 mp4 of 64 x 64 noise. Different seeds give different bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (frames, 64, 64, 3), dtype=np.uint8)
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
@@ -34,7 +34,7 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of shared labels and clips beside the checkout."""
+    """The folder `shared` beside the checkout, with real labels and clips."""
     folder = Path(__file__).parents[3] / "shared"
     if not (folder / "labels").is_dir():
         pytest.skip("no folder 'shared' with real labels and clips beside the checkout")

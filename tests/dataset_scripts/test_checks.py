@@ -1,4 +1,4 @@
-"""Every check finds the defect that is planted for it, and nothing is written that should not be."""
+"""Every check finds its defect, and nothing else is left out or written."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ CLIPS = ("a", "b", "c", "d")
 
 @pytest.fixture
 def source(tmp_path, clip):
-    """A sound T2VQA-DB of four clips."""
+    """A T2VQA-DB of four clips without defects."""
     for number, name in enumerate(CLIPS):
         clip(tmp_path / f"source/{name}.mp4", number)
     write_labels(tmp_path / "source/info.txt", {name: f"prompt {name}|{10 * n}" for n, name in enumerate(CLIPS)})
@@ -39,7 +39,7 @@ def run(source, *options, module=prepare_t2vqa_db):
 
 
 def found(source):
-    """kind -> subjects, from the written report."""
+    """The subjects of each kind of problem in the written report."""
     kinds = {}
     for problem in json.loads((source.parent / "out/report.json").read_text())["problems"]:
         kinds.setdefault(problem["kind"], []).append(problem["subject"])
@@ -55,54 +55,8 @@ def test_sound_folder_has_no_problems(source):
     assert found(source) == {} and written(source) == {"train": list(CLIPS)}
 
 
-def missing(source):
-    (source / "b.mp4").unlink()
-
-
-def junk(source):
-    (source / "b.mp4").write_bytes(b"no video" * 100)
-
-
-def empty(source):
-    (source / "b.mp4").write_bytes(b"")
-
-
-def truncated(source):
-    """An interrupted download: the index is at the front, so the first frame still decodes."""
-    whole = (source / "b.mp4").read_bytes()
-    (source / "b.mp4").write_bytes(whole[: len(whole) * 3 // 5])
-
-
-def duplicated(source):
-    shutil.copyfile(source / "a.mp4", source / "b.mp4")
-
-
-def second_row(source):
-    with open(source / "info.txt", "a") as file:
-        file.write("b.mp4|another prompt|3\n")
-
-
-@pytest.mark.parametrize(
-    ("defect", "kind", "left"),
-    [
-        (missing, "missing_file", "acd"),
-        (junk, "unreadable_file", "acd"),
-        (empty, "unreadable_file", "acd"),
-        (truncated, "unreadable_file", "acd"),
-        (duplicated, "duplicate_content", "acd"),
-        (second_row, "duplicate_id", "abcd"),
-        (lambda source: change(source, "b", "  |5"), "empty_prompt", "acd"),
-        (lambda source: change(source, "b", "x|nan"), "mos_not_a_number", "acd"),
-        (lambda source: change(source, "b", "x|inf"), "mos_not_a_number", "acd"),
-        (lambda source: change(source, "b", "x|"), "mos_not_a_number", "acd"),
-        (lambda source: change(source, "b", "x|five"), "mos_not_a_number", "acd"),
-        (lambda source: change(source, "b", "x|100.5"), "out_of_range", "acd"),
-        (lambda source: change(source, "b", "x|-1"), "out_of_range", "acd"),
-    ],
-)
-def test_defect_of_a_row(source, defect, kind, left, capsys):
-    """Found, listed, left out by default; refused with --strict, and then nothing is written."""
-    defect(source)
+def check_defect(source, kind, left, capsys):
+    """The defect is reported and left out by default. With --strict nothing is written."""
     assert run(source, "--strict") == 1
     assert sorted(path.name for path in source.parent.iterdir() if path.name != "cache") == ["source"]
     assert run(source) == 0
@@ -110,6 +64,42 @@ def test_defect_of_a_row(source, defect, kind, left, capsys):
     assert str(source) not in (source.parent / "out/report.json").read_text()
     assert written(source) == {"train": list(left)}
     assert f"{kind}: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rest", "kind"),
+    [
+        ("  |5", "empty_prompt"),
+        ("x|nan", "mos_not_a_number"),
+        ("x|inf", "mos_not_a_number"),
+        ("x|", "mos_not_a_number"),
+        ("x|five", "mos_not_a_number"),
+        ("x|100.5", "out_of_range"),
+        ("x|-1", "out_of_range"),
+    ],
+)
+def test_defective_row(source, rest, kind, capsys):
+    change(source, "b", rest)
+    check_defect(source, kind, "acd", capsys)
+
+
+@pytest.mark.parametrize("case", ["missing", "junk", "empty", "truncated", "duplicate"])
+def test_defective_file(source, case, capsys):
+    """The index of a clip is at its front, so the first frame of a truncated clip can still be decoded."""
+    whole = (source / "b.mp4").read_bytes()
+    (source / "b.mp4").unlink()
+    contents = {"junk": b"no video" * 100, "empty": b"", "truncated": whole[: len(whole) * 3 // 5]}
+    contents["duplicate"] = (source / "a.mp4").read_bytes()
+    if case in contents:
+        (source / "b.mp4").write_bytes(contents[case])
+    kinds = {"missing": "missing_file", "duplicate": "duplicate_content"}
+    check_defect(source, kinds.get(case, "unreadable_file"), "acd", capsys)
+
+
+def test_second_row_of_an_id(source, capsys):
+    with open(source / "info.txt", "a") as file:
+        file.write("b.mp4|another prompt|3\n")
+    check_defect(source, "duplicate_id", "abcd", capsys)
 
 
 def test_bad_label_line(source):
@@ -128,7 +118,7 @@ def test_file_without_label(source, clip):
 
 @pytest.mark.parametrize("same", ["file", "content"])
 def test_shared_between_splits(source, same):
-    """The test part keeps the clip, wherever it stands in the labels."""
+    """The test part keeps the clip, whatever the order of the labels."""
     name = "b"
     if same == "content":
         name = "e"
@@ -140,15 +130,15 @@ def test_shared_between_splits(source, same):
 
 
 def test_keep_duplicates(source, capsys):
-    """They stay, and are listed all the same."""
-    duplicated(source)
+    """The duplicates are kept, and reported nevertheless."""
+    shutil.copyfile(source / "a.mp4", source / "b.mp4")
     assert run(source, "--keep_duplicates") == 0
     assert found(source) == {"duplicate_content": ["b"]} and written(source) == {"train": list(CLIPS)}
     assert "kept (--keep_duplicates)" in capsys.readouterr().out
 
 
 def test_pairs_follow_their_clips(tmp_path, clip):
-    """A pair of a missing clip goes; a pair of a repeated clip takes the clip that stays; self-comparisons go."""
+    """Left out: pairs with a missing clip and comparisons of a clip with itself. The first of equal clips is used."""
     source = tmp_path / "source"
     for number, name in enumerate(("0_left", "0_right", "1_left", "3_left", "3_right")):
         clip(source / f"{name}.mp4", number)
@@ -167,7 +157,7 @@ def test_pairs_follow_their_clips(tmp_path, clip):
 
 
 def test_a_clip_with_two_prompts(tmp_path, clip):
-    """The second pair contradicts the first: reported, not guessed."""
+    """The second pair contradicts the first, and is reported."""
     source = tmp_path / "source"
     for number, name in enumerate("ab"):
         clip(source / f"{name}.mp4", number)
@@ -178,7 +168,7 @@ def test_a_clip_with_two_prompts(tmp_path, clip):
 
 
 def test_unreadable_images_and_gifs(tmp_path):
-    """Files that are rewritten are decoded to their end before anything is written."""
+    """Files that will be rewritten are decoded completely before anything is written."""
     source = tmp_path / "source"
     source.mkdir()
     for number, name in enumerate("ab"):
@@ -192,10 +182,11 @@ def test_unreadable_images_and_gifs(tmp_path):
     assert checks.decode_error(source / "c.gif")
 
 
-def test_failed_writing_leaves_nothing(source, monkeypatch):
-    def fail(*_):
-        raise OSError("disk full")
+def fail(*_):
+    raise OSError("disk full")
 
+
+def test_failed_writing_leaves_nothing(source, monkeypatch):
     monkeypatch.setattr(folder, "write_card", fail)
     with pytest.raises(OSError, match="disk full"):
         run(source)
@@ -209,7 +200,7 @@ def test_nothing_left_is_an_error(source):
 
 @pytest.mark.parametrize("case", ["full output", "output in source", "no source", "no labels", "no such labels"])
 def test_wrong_arguments(source, case, capsys):
-    """Status 2 and a message that names the value and the remedy."""
+    """The exit status is 2, and the message names the value and the remedy."""
     output, options, text = source.parent / "out", [], ""
     if case == "full output":
         output.mkdir()
@@ -218,7 +209,7 @@ def test_wrong_arguments(source, case, capsys):
     elif case == "output in source":
         output, text = source / "out", "outside"
     elif case == "no source":
-        source, text = source / "nowhere", "is no folder"
+        source, text = source / "nowhere", "is not a folder"
     elif case == "no labels":
         (source / "info.txt").unlink()
         text = "--labels FILE"
@@ -238,16 +229,13 @@ def test_wrong_encoding_is_named(source, capsys):
 
 
 def test_clips_are_hard_links(source):
-    """No second copy of the dataset where the file system allows it; an empty output folder is taken."""
+    """The clips are not copied if the file system allows links. The output may be an existing empty folder."""
     (source.parent / "out").mkdir()
     assert run(source) == 0
     assert (source.parent / "out/data/train/clips/000/a.mp4").samefile(source / "a.mp4")
 
 
 def test_copies_where_links_fail(source, monkeypatch):
-    def fail(*_):
-        raise OSError("cross-device link")
-
     monkeypatch.setattr(folder.os, "link", fail)
     assert run(source) == 0
     copy = source.parent / "out/data/train/clips/000/a.mp4"
@@ -255,7 +243,7 @@ def test_copies_where_links_fail(source, monkeypatch):
 
 
 def test_parquet_holds_the_bytes(source, monkeypatch):
-    """Nothing in the output points to the source; several shards make one split."""
+    """The output does not refer to the source. A split may have several shards."""
     monkeypatch.setattr(folder, "SHARD_BYTES", 1)
     monkeypatch.setattr(folder, "ROW_GROUP_BYTES", 1)
     assert run(source, "--format", "parquet") == 0
@@ -276,8 +264,8 @@ def test_hard_linked_clips_are_read_once(tmp_path, clip, monkeypatch):
     assert len(set(facts)) == 1 and len(read) == 1
 
 
-def test_safe_names_never_meet():
-    """Ids with folders, blanks or other scripts become different, visible file names."""
+def test_safe_names_are_unique():
+    """Ids with folders, blanks or other scripts become different file names that are not hidden."""
     ids = ["a/b", "a_b", "a b", "../a", "\u732b", "\u72ac", ".hidden", "x" * 300, "x" * 301]
     names = [folder.safe_name(name) for name in ids]
     assert len(set(names)) == len(ids)
@@ -285,7 +273,7 @@ def test_safe_names_never_meet():
 
 
 def test_media_index(tmp_path):
-    """Exact names first, then the only path that ends so; an ambiguous name finds nothing."""
+    """An exact name is found first, then the only path that ends with the name. An ambiguous name finds nothing."""
     for name in ("x/1.mp4", "y/1.mp4", "y/2.MP4", "z/videos/3.gif", "._1.mp4", ".cache/4.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
@@ -298,12 +286,8 @@ def test_media_index(tmp_path):
 
 
 def test_label_helpers(tmp_path):
-    assert [split_of(f"{name}.csv") for name in ("LSVQ_whole_train", "val", "Test_1", "info")] == [
-        "train",
-        "validation",
-        "test",
-        "train",
-    ]
+    splits = {"LSVQ_whole_train": "train", "val": "validation", "Test_1": "test", "info": "train"}
+    assert {name: split_of(Path(f"{name}.csv")) for name in splits} == splits
     (tmp_path / "odd.json").write_text('{"rows": []}')
     with pytest.raises(ValueError, match=r"odd\.json.*data_list"):
         list(read_rows(tmp_path / "odd.json"))
@@ -312,7 +296,7 @@ def test_label_helpers(tmp_path):
 
 
 def test_push_to_hub(source, monkeypatch):
-    """A new repository is private, and the written folder is what goes there."""
+    """The written folder is uploaded to a private repository."""
     calls = []
 
     class Api:

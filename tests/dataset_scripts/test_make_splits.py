@@ -1,5 +1,6 @@
-"""Splits: sizes, generator shares, disjoint prompts, repeatability and the leakage check."""
+"""The sizes, generator shares and prompts of splits, their repeatability, and the check for leakage."""
 
+import csv
 import json
 import random
 import shutil
@@ -15,7 +16,7 @@ FRACTIONS = (0.7, 0.1, 0.2)
 
 @pytest.fixture(scope="module")
 def regular():
-    """200 prompts, each by 5 generators, as in T2VQA-DB."""
+    """200 prompts with a clip of each of 5 generators, as in T2VQA-DB."""
     return [ms.Item(f"{p}-{g}", f"prompt {p}", f"g{g}", f"{p}{g}") for p in range(200) for g in range(5)]
 
 
@@ -39,15 +40,12 @@ def test_regular_splits_are_exact(regular):
     for name, assigned in splits(regular).items():
         found = ms.leakage(regular, assigned)
         assert found["clips"] == {"train": 700, "validation": 100, "test": 200}, name
-        assert {part: set(n.values()) for part, n in found["generators"].items()} == {
-            "train": {140},
-            "validation": {20},
-            "test": {40},
-        }
+        counts = {part: set(generators.values()) for part, generators in found["generators"].items()}
+        assert counts == {"train": {140}, "validation": {20}, "test": {40}}
 
 
 def test_irregular_shares(irregular):
-    """By clip every generator's share is within one clip; by prompt within 2 % of its clips."""
+    """The share of every generator is exact to one clip in splits by clip, and to 2 % in splits by prompt."""
     totals = Counter(item.generator for item in irregular)
     for name, assigned in splits(irregular).items():
         for part, fraction in zip(ms.PARTS, FRACTIONS, strict=True):
@@ -90,7 +88,7 @@ def test_splits_do_not_change_between_releases(regular):
 
 
 def test_allocation():
-    """Every share within one of exact, totals within one of exact, all clips used."""
+    """All clips are used, and every share and every total is within one clip of the exact value."""
     counts = {f"g{n}": n for n in range(1, 40)}
     sizes = ms.allocate(counts, FRACTIONS)
     assert all(sum(sizes[name]) == count for name, count in counts.items())
@@ -105,23 +103,22 @@ def test_normalised_prompts_count_as_one():
 
 
 def test_no_prompts_no_prompt_splits():
-    """LSVQ has none."""
+    """LSVQ has no prompts."""
     items = [ms.Item(str(i), "", "", str(i)) for i in range(10)]
     assert list(splits(items)) == ["random_00", "random_01", "random_02"]
 
 
 @pytest.fixture
 def prepared(tmp_path, clip):
-    """Six prompts by two generators in both formats, and an unlabelled clip."""
-    lines, test = [], []
+    """Six prompts by two generators and an unlabelled clip, prepared in both formats."""
+    lines = []
     for number in range(12):
         name = f"{'ab'[number % 2]}_{number // 2}.mp4"
         clip(tmp_path / "source" / name, number)
         lines.append(f"{name}|prompt {number // 2}|{number}")
     clip(tmp_path / "source/a_9.mp4", 99)
-    test.append("a_9.mp4|prompt 9")
     (tmp_path / "source/info.txt").write_text("\n".join(lines))
-    (tmp_path / "source/test.txt").write_text("\n".join(test))
+    (tmp_path / "source/test.txt").write_text("a_9.mp4|prompt 9")
     for fmt in ("videofolder", "parquet"):
         arguments = ["--source", tmp_path / "source", "--output", tmp_path / fmt, "--format", fmt]
         arguments += ["--labels", tmp_path / "source/info.txt", tmp_path / "source/test.txt"]
@@ -135,23 +132,20 @@ def run(prepared, fmt, *options):
 
 
 def test_command(prepared, capsys):
-    """The two formats give byte-identical files; the folder still loads with the splits inside it."""
+    """Both formats give the same files, byte for byte. The folder can still be loaded with the splits inside it."""
     for fmt in ("videofolder", "parquet"):
         assert run(prepared, fmt, "--num_splits", 2, "--fractions", 0.5, 0.0, 0.5) == 0
     names = ["leakage.json", *(f"{kind}_0{n}.csv" for kind in ("prompt_disjoint", "random") for n in range(2))]
     assert sorted(path.name for path in (prepared / "parquet/splits").iterdir()) == names
     for name in names:
-        assert (prepared / "parquet/splits" / name).read_bytes() == (
-            prepared / "videofolder/splits" / name
-        ).read_bytes()
+        contents = {(prepared / fmt / "splits" / name).read_bytes() for fmt in ("videofolder", "parquet")}
+        assert len(contents) == 1, name
     found = json.loads((prepared / "parquet/splits/leakage.json").read_text())
     assert found["clips"] == 12 and found["clips_without_mos_left_out"] == 1
-    assert found["splits"]["random_00"]["generators"] == {
-        "train": {"a": 3, "b": 3},
-        "validation": {},
-        "test": {"a": 3, "b": 3},
-    }
-    split = ms.read_split(prepared / "parquet/splits/prompt_disjoint_00.csv")
+    generators = found["splits"]["random_00"]["generators"]
+    assert generators == {"train": {"a": 3, "b": 3}, "validation": {}, "test": {"a": 3, "b": 3}}
+    with open(prepared / "parquet/splits/prompt_disjoint_00.csv", newline="") as lines:
+        split = {row["id"]: row["split"] for row in csv.DictReader(lines)}
     assert split["a_0"] == split["b_0"] and len(split) == 12
     assert "random_00: 6/0/6 clips" in capsys.readouterr().out
     assert len(ms.load_items(prepared / "videofolder")[0]) == 12
@@ -159,7 +153,7 @@ def test_command(prepared, capsys):
 
 def test_refusals(prepared, capsys):
     assert run(prepared, "parquet", "--fractions", 0.5, 0.5, 0.5) == 2
-    assert "add to 1" in capsys.readouterr().err
+    assert "the sum must be 1" in capsys.readouterr().err
     assert run(prepared, "parquet", "--num_splits", 1) == 0
     assert run(prepared, "parquet") == 2
     assert "exists" in capsys.readouterr().err

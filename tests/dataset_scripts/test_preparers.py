@@ -1,4 +1,4 @@
-"""Every preparer on a small folder laid out as the real dataset is, loaded with `datasets` alone."""
+"""Every preparer works on a small folder with the layout of the real dataset, and `datasets` loads the result."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ FORMATS = ("videofolder", "parquet")
 
 
 def prepare(module, tmp_path, *options, source="source"):
-    """Run a preparer; its output folder and the report."""
+    """Run a preparer; returns its output folder and the report."""
     output = tmp_path / "out"
     assert module.main(["--source", str(tmp_path / source), "--output", str(output), *map(str, options)]) == 0
     return output, json.loads((output / "report.json").read_text())
 
 
 def load(folder, config="default"):
-    """What a user gets, with the clips undecoded."""
+    """The dataset as a user loads it, with undecoded clips."""
     loaded = load_dataset(str(folder), config)
     for column, kind in next(iter(loaded.values())).features.items():
         if isinstance(kind, Video):
@@ -47,7 +47,7 @@ def by_id(split):
 
 
 def frames(video, tmp_path):
-    """The frames of an undecoded video of either format, by decord."""
+    """The frames of an undecoded video of either format, decoded by decord."""
     path = video["path"]
     if video["bytes"] is not None:
         path = tmp_path / "clip.mp4"
@@ -71,7 +71,7 @@ def write_json(path, content):
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_t2vqa_db(tmp_path, clip, fmt):
-    """Odd prompts survive: bars, quotes, commas, line separators and other scripts."""
+    """Prompts keep bars, quotes, commas, line separators and other scripts."""
     prompts = ['a "red" fox, running', "one | two", "caf\u00e9 \u2028 \u732b \U0001f600", "plain"]
     lines = []
     for number, prompt in enumerate(prompts):
@@ -91,26 +91,22 @@ def test_t2vqa_db(tmp_path, clip, fmt):
 
 
 def test_t2vqa_db_four_fields(tmp_path, clip):
-    """The fourth field is the MOS, the third is kept; --columns names them otherwise."""
+    """The fourth field is the MOS, and the third is kept. --columns gives the fields other names."""
     for number in range(3):
         clip(tmp_path / f"source/{number}.mp4", number)
     (tmp_path / "source/info.txt").write_text("0.mp4|a b|x|10\n1.mp4|c|d|x|20\n2.mp4|e|y|30\n", encoding="utf-8")
     rows = by_id(load(prepare(prepare_t2vqa_db, tmp_path)[0])["train"])
-    assert [(rows[i]["prompt"], rows[i]["extra"], rows[i]["mos"]) for i in "012"] == [
-        ("a b", "x", 10),
-        ("c|d", "x", 20),
-        ("e", "y", 30),
-    ]
+    values = [(rows[i]["prompt"], rows[i]["extra"], rows[i]["mos"]) for i in "012"]
+    assert values == [("a b", "x", 10), ("c|d", "x", 20), ("e", "y", 30)]
     shutil.rmtree(tmp_path / "out")
-    rows = by_id(
-        load(prepare(prepare_t2vqa_db, tmp_path, "--columns", "file", "prompt", "generator", "mos")[0])["train"]
-    )
+    output, _ = prepare(prepare_t2vqa_db, tmp_path, "--columns", "file", "prompt", "generator", "mos")
+    rows = by_id(load(output)["train"])
     assert rows["2"]["generator"] == "y" and "extra" not in rows["2"]
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_ntire_layout(tmp_path, clip, fmt):
-    """Parts reuse file names, test and validation have no labels; all splits load with one set of features."""
+    """The parts reuse file names, and test and validation have no labels. All splits have the same features."""
     for number, part in enumerate(("train", "val", "test")):
         clip(tmp_path / f"source/{part}/0001.mp4", number)
     (tmp_path / "source/train.txt").write_text("0001.mp4|a dog|55.5\n")
@@ -120,15 +116,12 @@ def test_ntire_layout(tmp_path, clip, fmt):
     assert report["problem_counts"] == {"missing_file": 1}
     loaded = load(output)
     assert list(loaded) == ["train", "validation", "test"]
-    assert [(row["id"], row["mos"]) for split in loaded.values() for row in split] == [
-        ("train/0001", 55.5),
-        ("validation/0001", None),
-        ("test/0001", None),
-    ]
+    mos = {row["id"]: row["mos"] for split in loaded.values() for row in split}
+    assert mos == {"train/0001": 55.5, "validation/0001": None, "test/0001": None}
 
 
 def test_lsvq(tmp_path, clip):
-    """The authors' CSV files: names without endings, `is_test`, the 1080p part, and no prompts."""
+    """The authors' CSV files have names without endings, `is_test` and a 1080p part, but no prompts."""
     names = ["ia-batch1/clip one", "yfcc/2", "yfcc/3"]
     for number, name in enumerate(names):
         clip(tmp_path / f"source/{name}.mp4", number)
@@ -157,7 +150,7 @@ def test_lsvq_fast_vqa_labels(tmp_path, clip):
 
 @pytest.fixture
 def images(tmp_path):
-    """Four small images of odd sizes, losslessly stored."""
+    """The pixels of four small images of odd sizes, which are stored losslessly."""
     pixels = {}
     for number, name in enumerate("abcd"):
         pixels[name] = np.random.default_rng(number).integers(0, 256, (33 + number, 47, 3), dtype=np.uint8)
@@ -169,7 +162,7 @@ def images(tmp_path):
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_imagereward_rankings(tmp_path, images, fmt):
-    """Images become clips of one frame with exactly their pixels; rankings become pairs with ties."""
+    """Images become clips of one frame with the same pixels, and rankings become pairs with ties."""
     ranking = {"id": "p-0", "prompt": "a fox", "generations": [f"{n}.webp" for n in "abcd"], "ranking": [1, 2, 2, 4]}
     write_json(tmp_path / "source/train.json", [ranking])
     output, report = prepare(prepare_imagereward, tmp_path, "--format", fmt)
@@ -189,19 +182,12 @@ def test_imagereward_rankings(tmp_path, images, fmt):
 
 
 def test_imagereward_db(tmp_path, images):
-    """ImageRewardDB's rows: ratings, category and the rank of each image."""
+    """The rows of ImageRewardDB have the ratings, the category and the rank of each image."""
+    row = {"prompt_id": "p", "prompt": "x", "classification": "Arts"}
+    row |= {"image_text_alignment_rating": 5, "fidelity_rating": 6}
     rows = [
-        {
-            "image_path": f"images/{name}.webp",
-            "prompt_id": "p",
-            "prompt": "x",
-            "classification": "Arts",
-            "rank": rank,
-            "overall_rating": 8 - rank,
-            "image_text_alignment_rating": 5,
-            "fidelity_rating": 6,
-        }
-        for name, rank in zip("ab", (2, 1), strict=True)
+        {**row, "image_path": "images/a.webp", "rank": 2, "overall_rating": 6},
+        {**row, "image_path": "images/b.webp", "rank": 1, "overall_rating": 7},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "source/metadata-test.parquet")
     output, report = prepare(prepare_imagereward, tmp_path)
@@ -229,7 +215,7 @@ def test_videofeedback(tmp_path, clip):
 
 
 def test_fetv(tmp_path, clip):
-    """Ratings of three people, GIF clips rewritten with the same pixels, and models with two names."""
+    """Three people rated the clips. GIF clips are rewritten with the same pixels. A model may have two names."""
     source = tmp_path / "source"
     prompts = [
         {"video_id": f"v{i}", "prompt": f"prompt {i}", "major content": {"spatial": ["animals"]}} for i in range(2)
@@ -263,7 +249,7 @@ def aigve_row(number, overall=4, **values):
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_aigve_bench(tmp_path, clip, fmt):
-    """0 means "does not apply"; list columns load as lists."""
+    """0 means that a dimension does not apply. List columns load as lists."""
     for number, split in enumerate(("train", "test")):
         clip(tmp_path / f"source/videos/cogvideox_{number}.mp4", number)
         write_json(tmp_path / f"source/annotations/{split}.json", {"metainfo": {}, "data_list": [aigve_row(number)]})
@@ -280,7 +266,7 @@ def genai_row(vote, left="l0", right="r0"):
 
 
 def test_genai_bench(tmp_path, clip):
-    """Votes on two clips; "both bad" is a tie that stays distinguishable, an unknown vote is reported."""
+    """The vote "both bad" becomes a tie, and an unknown vote is reported."""
     for number, name in enumerate(("l0", "r0")):
         clip(tmp_path / f"source/videos/{name}.mp4", number)
     votes = ["leftvote", "rightvote", "tievote", "bothbad_vote", "bothbad_vote", "nonsense"]
@@ -294,7 +280,7 @@ def test_genai_bench(tmp_path, clip):
 
 
 def test_videoalign(tmp_path, clip):
-    """Both spellings of a path are one clip; clips shared by pairs stand once; repeated rows are reported."""
+    """Both spellings of a path are one clip, several pairs may share a clip, and repeated rows are reported."""
     source = tmp_path / "source"
     for number, name in enumerate("ABC"):
         clip(source / f"videos/{name}.mp4", number)
@@ -306,17 +292,13 @@ def test_videoalign(tmp_path, clip):
     assert report["problem_counts"] == {"duplicate_pair": 1}
     assert [row["id"] for row in load(output)["test"]] == ["videos/A", "videos/B", "videos/C"]
     pair = load(output, "pairs")["test"][0]
-    assert (pair["preference"], pair["preference_VQ"], pair["preference_MQ"], pair["preference_TA"]) == (
-        "A",
-        "A",
-        "B",
-        "tie",
-    )
+    columns = ("preference", "preference_VQ", "preference_MQ", "preference_TA")
+    assert [pair[column] for column in columns] == ["A", "A", "B", "tie"]
     assert pair["video_a"]["path"] == by_id(load(output)["test"])["videos/A"]["video"]["path"]
 
 
 def link_shared(shared, tmp_path, names):
-    """A source folder with some shared clips under the names that the labels use."""
+    """Make a source folder with links to shared clips, under the names that the labels use."""
     for name, source_path in names.items():
         path = tmp_path / "source" / source_path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -324,11 +306,8 @@ def link_shared(shared, tmp_path, names):
 
 
 def test_real_aigve_labels(tmp_path, shared):
-    names = {
-        "aigve_desert_sunset.mp4": "videos/cogvideox_0.mp4",
-        "aigve_mountain_timelapse.mp4": "videos/cogvideox_12.mp4",
-    }
-    link_shared(shared, tmp_path, names)
+    clips = {"aigve_desert_sunset.mp4": "cogvideox_0.mp4", "aigve_mountain_timelapse.mp4": "cogvideox_12.mp4"}
+    link_shared(shared, tmp_path, {name: f"videos/{file}" for name, file in clips.items()})
     output, report = prepare(prepare_aigve_bench, tmp_path, "--labels", shared / "labels/aigve_bench_toy_train.json")
     assert report["problem_counts"] == {"missing_file": 8}
     assert {row["id"]: row["mos"] for row in load(output)["train"]} == {"cogvideox_0": 2.0, "cogvideox_12": 5.0}

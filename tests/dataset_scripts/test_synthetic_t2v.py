@@ -1,21 +1,25 @@
-"""The synthetic benchmark: repeatable, loadable, with failures that cost what they should."""
-
-from __future__ import annotations
+"""The synthetic benchmark can be repeated and loaded, and its failures cost what they should."""
 
 import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
 
+import av
+import datasets
 import numpy as np
 import pytest
 
-cv2 = pytest.importorskip("cv2")
-datasets = pytest.importorskip("datasets")
-
-from dataset_scripts import synthetic_t2v  # noqa: E402
-from dataset_scripts.synthetic_baselines import LIMIT, baseline_table, frame_difference, laplacian_sharpness, read_clip  # noqa: E402
-from dataset_scripts.synthetic_failures import (  # noqa: E402
+from dataset_scripts import synthetic_t2v
+from dataset_scripts.synthetic_baselines import (
+    LIMIT,
+    baseline_table,
+    frame_difference,
+    laplacian_sharpness,
+    read_clip,
+    read_rows,
+)
+from dataset_scripts.synthetic_failures import (
     AESTHETIC_COSTS,
     ALIGNMENT_COSTS,
     GENERATORS,
@@ -26,29 +30,22 @@ from dataset_scripts.synthetic_failures import (  # noqa: E402
     make_plan,
     render,
 )
-from dataset_scripts.synthetic_prompts import BACKGROUNDS, CATEGORIES, COLOURS, SUBJECTS, Scene, make_prompts  # noqa: E402
-from dataset_scripts.synthetic_raters import make_raters, mean_opinion, noise_ceiling, quality_of  # noqa: E402
-from dataset_scripts.synthetic_scenes import Framing, draw_scene, sample_shot  # noqa: E402
-from dataset_scripts.synthetic_subjects import DRAWERS  # noqa: E402
+from dataset_scripts.synthetic_prompts import BACKGROUNDS, CATEGORIES, COLOURS, SUBJECTS, Scene, make_prompts
+from dataset_scripts.synthetic_raters import make_raters, mean_opinion, noise_ceiling, quality_of
+from dataset_scripts.synthetic_scenes import Framing, draw_scene, sample_shot
+from dataset_scripts.synthetic_subjects import DRAWERS
 
 SIZE = 64
 SCENE = Scene("animal", "dog", 1, "red", "right", "meadow")
-COLUMNS = {
-    "file_name",
-    "id",
-    "prompt",
-    "mos",
-    "generator",
-    "category",
-    "technical_mos",
-    "aesthetic_mos",
-    "alignment_mos",
-}
-COLUMNS |= {"technical", "aesthetic", "alignment", "quality", "failures", "prompt_id", "prompt_parts"}
+MOS = {"mos", "technical_mos", "aesthetic_mos", "alignment_mos"}
+LATENTS = {"quality", "technical", "aesthetic", "alignment"}
+COLUMNS = (
+    {"file_name", "id", "prompt", "generator", "category", "failures", "prompt_id", "prompt_parts"} | MOS | LATENTS
+)
 
 
 def hash_frames(prompt: int, generator: int, seed: int = 3, size: int = SIZE) -> str:
-    """Hash of a clip's frames before encoding, made as the script makes them."""
+    """The hash of a clip's frames before encoding, made in the same way as in the program."""
     scene = make_prompts(prompt + 1, seed)[prompt].scene
     plan_rng, render_rng, _ = synthetic_t2v.clip_streams(seed, prompt, generator)
     plan = make_plan(scene, GENERATORS[generator], plan_rng)
@@ -58,25 +55,18 @@ def hash_frames(prompt: int, generator: int, seed: int = 3, size: int = SIZE) ->
 
 
 def draw(plan: Plan, seed: int = 0, size: int = 128) -> np.ndarray:
-    """Frames of a plan with fixed harmless choices."""
+    """The frames of a plan, with random choices that depend on the seed alone."""
     return render(plan, synthetic_t2v.make_assets(0, 0, size), np.random.default_rng(seed))
 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
-    """A written benchmark of seven prompts and ten generators."""
+    """The folder of a benchmark with seven prompts and ten generators."""
     output = tmp_path_factory.mktemp("synthetic") / "set"
     arguments = ["--num_prompts", "7", "--size", str(SIZE), "--seed", "3", "--num_workers", "1"]
-    assert (
-        synthetic_t2v.main(["--output", str(output), *arguments, "--contact_sheet", str(output.parent / "sheet.png")])
-        == 0
-    )
+    arguments += ["--output", str(output), "--contact_sheet", str(output.parent / "sheet.png")]
+    assert synthetic_t2v.main(arguments) == 0
     return output
-
-
-def read_rows(folder):
-    lines = (folder / "data" / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def test_rows_have_columns_and_scores_in_range(benchmark):
@@ -84,13 +74,13 @@ def test_rows_have_columns_and_scores_in_range(benchmark):
     assert len(rows) == 70 and len({row["id"] for row in rows}) == 70
     for row in rows:
         assert set(row) == COLUMNS
-        assert all(0 <= row[name] <= 100 for name in ("mos", "technical_mos", "aesthetic_mos", "alignment_mos"))
-        assert all(0 <= row[name] <= 1 for name in ("quality", "technical", "aesthetic", "alignment"))
+        assert all(0 <= row[name] <= 100 for name in MOS)
+        assert all(0 <= row[name] <= 1 for name in LATENTS)
         assert isinstance(json.loads(row["failures"]), dict)
     assert Counter(row["generator"] for row in rows) == {generator.name: 7 for generator in GENERATORS}
 
 
-def test_load_dataset_reads_it_with_no_code_of_ours(benchmark, tmp_path):
+def test_load_dataset_reads_it_without_this_package(benchmark, tmp_path):
     loaded = datasets.load_dataset(str(benchmark), cache_dir=str(tmp_path))["train"]
     loaded = loaded.cast_column("video", datasets.Video(decode=False))
     rows = {row["id"]: row for row in read_rows(benchmark)}
@@ -101,8 +91,6 @@ def test_load_dataset_reads_it_with_no_code_of_ours(benchmark, tmp_path):
 
 
 def test_clips_are_16_frames_at_4_fps(benchmark):
-    import av
-
     path = benchmark / "data" / "train" / read_rows(benchmark)[0]["file_name"]
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -160,11 +148,11 @@ def test_prompts_are_unique_balanced_and_name_their_scene():
 
 def test_a_set_can_keep_clear_of_the_scenes_of_others(tmp_path):
     benchmark = {prompt.scene for prompt in make_prompts(1000, 0)}
-    assert benchmark & {prompt.scene for prompt in make_prompts(1000, 1)}, "by chance some scenes occur in both"
+    assert benchmark & {prompt.scene for prompt in make_prompts(1000, 1)}, "by chance, some scenes occur in both"
     others = make_prompts(1000, 1, unlike=benchmark)
     assert len(others) == 1000 and not benchmark & {prompt.scene for prompt in others}
     taken = next(i for i, prompt in enumerate(make_prompts(1000, 1)) if prompt.scene in benchmark)
-    assert others[:taken] == make_prompts(taken, 1), "the rest stays as it is"
+    assert others[:taken] == make_prompts(taken, 1), "the prompts before the first common scene stay the same"
     plain, unlike = tmp_path / "plain", tmp_path / "unlike"
     synthetic_t2v.make_benchmark(plain, 2, generators=1, seed=1, size=SIZE)
     call = f"--output {unlike} --num_prompts 2 --generators 1 --seed 1 --size {SIZE} --num_workers 1 --skip_baselines"
@@ -252,17 +240,10 @@ def test_quality_has_interaction_and_raters_average_out():
     assert means == sorted(means) and 0 <= means[0] < 25 and 75 < means[-1] <= 100
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--num_prompts", "0"], "num_prompts=0"),
-        (["--generators", "11"], "generators=11"),
-        (["--size", "33"], "size=33"),
-    ],
-)
-def test_bad_arguments_are_refused(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        synthetic_t2v.main(["--output", str(tmp_path / "new"), *arguments])
+@pytest.mark.parametrize(("name", "value"), [("num_prompts", 0), ("generators", 11), ("size", 33)])
+def test_bad_arguments_are_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        synthetic_t2v.main(["--output", str(tmp_path / "new"), f"--{name}", str(value)])
 
 
 def test_a_folder_with_files_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What the Space refuses before it decodes anything."""
+"""The Space refuses uploads beyond its limits before it decodes them."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ pytest.importorskip("gradio_client", reason="gradio is not installed: pip instal
 
 @pytest.fixture
 def clips():
-    """A fresh copy of space/clips.py, which is no package of ours: a Space has its files side by side."""
+    """A fresh copy of the module space/clips.py. It is not in a package because a Space has its files side by side."""
     spec = importlib.util.spec_from_file_location("space_clips", REPOSITORY / "space" / "clips.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -24,7 +24,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    """16 frames, 2 s, 96 x 128."""
+    """A clip of 16 frames, 2 s, 96 x 128."""
     return write_video(tmp_path_factory.mktemp("video") / "clip.mp4", moving_gradient(16, 96, 128))
 
 
@@ -58,7 +58,7 @@ def test_clips_beyond_a_limit(clips, request, monkeypatch, kind, limit, message)
     ("name", "content"),
     [("a.mp4", b"no video" * 99), ("a.gif", b"GIF89a" + b"\xff" * 99), ("a.png", b"\x89PNG\r\n\x1a\n"), ("a.mp4", b"")],
 )
-def test_what_is_no_video(clips, tmp_path, name, content):
+def test_files_that_are_not_videos(clips, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name):
         clips.check_upload(str(tmp_path / name))
@@ -89,8 +89,8 @@ def test_tables(clips, tmp_path, rows, message):
         clips.read_table(str(tmp_path / "t.csv"))
 
 
-def test_a_table_that_is_none(clips, video):
-    with pytest.raises(ValueError, match="no CSV"):
+def test_files_that_are_not_tables(clips, video):
+    with pytest.raises(ValueError, match="not a CSV"):
         clips.read_table(str(video))
     with pytest.raises(ValueError, match="Choose a CSV"):
         clips.read_table(None)
@@ -108,9 +108,9 @@ def test_archives(clips, video, tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(4):
             archive.writestr(f"{number}.mp4", bytes(2**20))
-    monkeypatch.setattr(clips, "LIMITS", dataclasses.replace(clips.LIMITS, rows=2))
+    monkeypatch.setattr(clips, "MAX_ROWS", 2)
     monkeypatch.setattr(clips, "CLIP_LIMITS", dataclasses.replace(clips.CLIP_LIMITS, max_bytes=2**20))
-    with pytest.raises(ValueError, match=r"bomb\.zip' holds more"):
+    with pytest.raises(ValueError, match=r"bomb\.zip' is too large"):
         clips.gather_clips([str(tmp_path / "bomb.zip")], folder)
     (tmp_path / "broken.zip").write_bytes(b"PK no zip")
     with pytest.raises(ValueError, match=r"broken\.zip' cannot be unpacked"):

@@ -172,9 +172,7 @@ def problem_of_program(name: str, arguments: list[str], runs: bool = False) -> s
         if runs:
             status = program.main(arguments)
             return f"exit status {status}" if status else None
-        # TODO: leave this out once every program of dataset_scripts/ has a build_parser().
-        if hasattr(program, "build_parser") or not name.startswith("dataset_scripts."):
-            program.build_parser().parse_args(arguments[:end])
+        program.build_parser().parse_args(arguments[:end])
         stage3.build_parser().parse_args(of_stage)
     except SystemExit as error:
         return f"its parser refuses it ({error})"

@@ -107,9 +107,9 @@ class AIGCVQAProcessor(ProcessorMixin):
                 cut = self.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
                 self._warned_of_cuts = True
                 logger.warning(
-                    f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}. The alignment branch does not read "
-                    f"its end, ...{cut!r} (prompt: {prompt[:60]!r}...). Shorten the prompt or raise max_length. This "
-                    "warning is not repeated."
+                    f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}. The alignment branch ignores its "
+                    f"end, ...{cut!r} (prompt: {prompt[:60]!r}...). Shorten the prompt or raise max_length. Only the "
+                    "first such prompt is reported."
                 )
                 return
 

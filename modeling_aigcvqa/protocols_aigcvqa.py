@@ -88,7 +88,7 @@ def _fast_vqa_clips(total: int, clips: int) -> Clips:
 
 
 def _dover_clips(total: int, clips: int, length: int, stride: int, noise: list[float] | None) -> Clips:
-    """DOVER's sampler: one clip in each of `clips` equal parts, placed by `noise` if the part is longer than the clip."""
+    """DOVER's sampler: one clip in each of `clips` equal parts, placed by `noise` if the part has room for it."""
     part = total // clips
     room = max(part - length * stride, 0)
     offsets = [room // 2 if noise is None else int(noise[clip] * room) for clip in range(clips)]

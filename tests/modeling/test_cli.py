@@ -64,7 +64,10 @@ def test_fewer_frames_for_the_alignment_branch(clips, capsys):
         scores[frames] = json.loads(capsys.readouterr().out)["results"][0]
     assert len({row["alignment_score"] for row in scores.values()}) == 4, "the small model's own number is 4"
     assert len({(row["technical_score"], row["aesthetic_score"]) for row in scores.values()}) == 1
-    wrong = {"'alignment_num_frames': ValueError: expected a number above 0 (got 0)": ["0"], "no alignment branch": ["2", "--branches", "technical"]}
+    wrong = {
+        "'alignment_num_frames': ValueError: expected a number above 0 (got 0)": ["0"],
+        "no alignment branch": ["2", "--branches", "technical"],
+    }
     for reason, values in wrong.items():
         assert main([*call, "--alignment_num_frames", *values]) == 2
         assert reason in capsys.readouterr().err
@@ -175,7 +178,10 @@ def no_model(folder, kind):
         (["score", "CLIP", "--prompt", "a", "--model", "EMPTY"], "no config.json"),
         (["score", "CLIP", "--prompt", "a", "--model", "OTHER"], "'bert'"),
         (["score", "CLIP", "--prompt", "a", "--model", "BROKEN"], "cannot be read as JSON"),
-        (["score", "CLIP", "--prompt", "a", "--model", "INVALID"], "'mos_std': ValueError: expected a number above 0 (got -1.0)"),
+        (
+            ["score", "CLIP", "--prompt", "a", "--model", "INVALID"],
+            "'mos_std': ValueError: expected a number above 0 (got -1.0)",
+        ),
         (["score", "CLIP", "--prompt", "a", "--model", "CLIP"], "is a file"),
     ],
 )

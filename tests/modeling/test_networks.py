@@ -76,11 +76,10 @@ def test_the_gate_is_the_distance_in_fragments():
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(4, 64, 64), (5, 50, 66), (1, 32, 40), *every_length(33, 41)])
 def test_convnext3d(frames, height, width):
+    config = AIGCVQAConfig(aesthetic_config=AESTHETIC).aesthetic_config
     network, clip = randomised(ConvNeXt3D(**AESTHETIC)), video(frames, height, width, batch=2)
     with torch.no_grad():
-        expected = oracle.convnext3d(
-            network.state_dict(), clip, AIGCVQAConfig(aesthetic_config=AESTHETIC).aesthetic_config
-        )
+        expected = oracle.convnext3d(network.state_dict(), clip, config)
         torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
 
 

@@ -1,7 +1,7 @@
 """AIGC-VQA: a no-reference metric for AI-generated video (Lu et al., CVPR Workshops 2024).
 
-Importing registers the classes with transformers' Auto classes and `pipeline`, so that a saved folder loads from the
-installed package without `trust_remote_code`.
+The import registers the classes with transformers' Auto classes and `pipeline`, so that saved folders load without
+`trust_remote_code`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcessor
@@ -28,10 +28,10 @@ AutoModel.register(AIGCVQAConfig, AIGCVQAModel, exist_ok=True)
 AutoVideoProcessor.register(AIGCVQAConfig, AIGCVQAVideoProcessor, exist_ok=True)
 AutoProcessor.register(AIGCVQAConfig, AIGCVQAProcessor, exist_ok=True)
 if TASK not in PIPELINE_REGISTRY.supported_tasks:
-    default = {"model": (str(SHIPPED_FOLDER), "main")}  # of `pipeline(TASK)` without a model
+    default = {"model": (str(SHIPPED_FOLDER), "main")}  # used by `pipeline(TASK)` without a model
     PIPELINE_REGISTRY.register_pipeline(TASK, AIGCVQAPipeline, pt_model=AutoModel, default=default, type="multimodal")
 
-# What `save_pretrained` writes the code of.
+# `save_pretrained` then also saves the code of these classes.
 AIGCVQAConfig.register_for_auto_class()
 AIGCVQAModel.register_for_auto_class("AutoModel")
 AIGCVQAVideoProcessor.register_for_auto_class("AutoVideoProcessor")

@@ -1,4 +1,4 @@
-"""`python -m modeling_aigcvqa` is the command `aigcvqa`."""
+"""Makes `python -m modeling_aigcvqa` the same as the command `aigcvqa`."""
 
 import sys
 

@@ -21,13 +21,13 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 from .backbone_convnext3d import DepthwiseConv3d
 from .fused_linear_aigcvqa import FusedLinear, FusedMlp, scores_on_cpu
 
-# Frames that the vision encoder takes at once when it scores on a CPU: its widest activation (queries, keys and values,
-# 18 MiB in float32 for ViT-L) then stays below the 32 MiB up to which glibc reuses memory.
+# Number of frames that the vision encoder takes at once when it scores on a CPU. Its largest activation (queries, keys
+# and values, 18 MiB in float32 for ViT-L) then stays below 32 MiB, the size up to which glibc reuses memory.
 FRAMES_AT_ONCE = 8
 
 
 class VisionBlock(GradientCheckpointingLayer, Block):
-    """timm's ViT block, under transformers' gradient checkpointing and with `FusedLinear` layers."""
+    """timm's ViT block with transformers' gradient checkpointing and `FusedLinear` layers."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, **options):
         super().__init__(dim, num_heads, mlp_ratio, **options)
@@ -38,14 +38,14 @@ class VisionBlock(GradientCheckpointingLayer, Block):
 class STAdapter(nn.Module):
     """Spatial-temporal adapter, f(r) = r + act(DWConv3D(r W_down)) W_up (paper eq. 3), the identity at initialisation.
 
-    (B, T, 1 + h w, C) -> the same shape. The class token passes by: it has no place in the grid.
+    (B, T, 1 + h w, C) -> the same shape. The class token is left unchanged, because it has no place in the grid.
     """
 
     def __init__(self, dim: int, hidden_size: int, kernel_size: tuple[int, int, int], activation: str):
         super().__init__()
         self.down = nn.Linear(dim, hidden_size)
         self.conv = DepthwiseConv3d(hidden_size, kernel_size)
-        self.conv.init_std = 0.0  # as published: with no output of the convolution the adapter is the identity
+        self.conv.init_std = 0.0  # as published: if the convolution gives 0, the adapter is the identity
         self.act = ACT2FN[activation]
         self.up = nn.Linear(hidden_size, dim)
 
@@ -56,11 +56,12 @@ class STAdapter(nn.Module):
 
 
 class GroundedAttention(BlipTextSelfAttention):
-    """BLIP's cross-attention; scores short prompts without computing keys and values of the visual tokens.
+    """BLIP's cross-attention, which scores short prompts without computing keys and values of the visual tokens.
 
-    A clip has N = 3152 visual tokens x and a prompt a dozen of its own. q (W_k x + b_k) = (q W_k) x + a constant that
-    the softmax drops, and sum p (W_v x + b_v) = W_v (sum p x) + b_v: both weights can be applied on the side of the
-    prompt. That takes less work while its tokens are fewer than a head's channels; equal to rounding.
+    A clip has N = 3152 visual tokens x, a prompt only about a dozen tokens. Because q (W_k x + b_k) = (q W_k) x + a
+    constant that the softmax ignores, and sum p (W_v x + b_v) = W_v (sum p x) + b_v, both weights can be applied to
+    the prompt's side. This is cheaper if the prompt has fewer tokens than a head has channels. The results are equal up
+    to rounding.
     """
 
     def forward(
@@ -71,7 +72,7 @@ class GroundedAttention(BlipTextSelfAttention):
         **options,
     ) -> tuple[Tensor, Tensor]:
         """Prompt (B, L, C) and visual tokens (B, N, C') -> context (B, L, C) and attention (B, heads, L, N)."""
-        offloaded = self.key.weight.device != hidden_states.device  # by accelerate: there while the layer is called
+        offloaded = self.key.weight.device != hidden_states.device  # accelerate loads it only while the layer is called
         scoring = not (self.training or torch.is_grad_enabled())
         if not scoring or offloaded or hidden_states.shape[1] >= self.attention_head_size:
             return super().forward(hidden_states, attention_mask, encoder_hidden_states, **options)
@@ -79,7 +80,7 @@ class GroundedAttention(BlipTextSelfAttention):
         query = rearrange(self.query(hidden_states), "b l (heads d) -> heads (b l) d", **split)
         key, value = (rearrange(part.weight, "(heads d) c -> heads d c", **split) for part in (self.key, self.value))
         query = rearrange(query @ key, "heads (b l) c -> b (heads l) c", b=len(hidden_states))
-        # The long operand as it lies in memory: transposed, it would be copied in every layer.
+        # Transpose the short product and not the visual tokens, which would be copied in every layer.
         logits = (encoder_hidden_states @ query.transpose(1, 2)).transpose(1, 2) / math.sqrt(self.attention_head_size)
         attention = logits.softmax(-1)
         seen = rearrange(attention @ encoder_hidden_states, "b (heads l) c -> heads (b l) c", **split)
@@ -99,14 +100,14 @@ class RewardHead(nn.Sequential):
             in_features = size
         super().__init__(*layers, nn.Linear(in_features, 1))
         for layer in self:
-            if isinstance(layer, nn.Linear):  # linear layers in a row: keep the variance
+            if isinstance(layer, nn.Linear):  # keeps the variance through the linear layers
                 layer.init_std = layer.in_features**-0.5
 
 
 class AlignmentBackbone(nn.Module):
-    """Vision encoder a frame, adapter, one image-grounded text pass over the tokens of all frames (paper section 3.2).
+    """Vision encoder per frame, adapter, one image-grounded text pass over the tokens of all frames (section 3.2).
 
-    Args: as the fields of the same names of `AIGCVQAAlignmentConfig`.
+    The arguments are the fields of the same names in `AIGCVQAAlignmentConfig`.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class AlignmentBackbone(nn.Module):
             if adapter
             else None
         )
-        # is_decoder creates the cross-attention; the forward stays bidirectional. 12 heads are BLIP's own number.
+        # is_decoder creates the cross-attention; the attention stays bidirectional.
         self.text_encoder = BlipTextModel(
             BlipTextConfig(
                 vocab_size=vocab_size,
@@ -170,7 +171,7 @@ class AlignmentBackbone(nn.Module):
                 pad_token_id=pad_token_id,
                 is_decoder=True,
                 use_cache=False,
-                attn_implementation="eager",  # the only one that BLIP has
+                attn_implementation="eager",  # the only one that transformers' BLIP has
             ),
             add_pooling_layer=False,
         )
@@ -185,15 +186,15 @@ class AlignmentBackbone(nn.Module):
         return tokens if self.adapter is None else self.adapter(tokens, self.grid_height)
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """(B, T, 3, H, W), CLIP-normalised -> passages of tokens for `encode_text` (B, K, N, vision_hidden_size).
+        """(B, T, 3, H, W), CLIP-normalised -> K sequences of tokens for `encode_text` (B, K, N, vision_hidden_size).
 
-        With the adapter the tokens of all frames are one passage, K = 1; without it every frame is one, K = T.
+        With the adapter, the tokens of all frames are one sequence (K = 1); without it, every frame is one (K = T).
         """
         joined = self.adapter is not None
         return rearrange(self.encode_frames(frames), "b t n c -> b 1 (t n) c" if joined else "b t n c -> b t n c")
 
     def encode_text(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Position 0 of the text grounded in `tokens` (B, N, C); ids and mask (B, L) -> (B, num_features)."""
+        """Visual tokens (B, N, C), ids and mask (B, L) -> the text encoder's output at position 0 (B, num_features)."""
         output = self.text_encoder(
             input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=tokens, return_dict=True
         )

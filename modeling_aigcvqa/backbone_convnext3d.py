@@ -1,4 +1,4 @@
-"""ConvNeXt 3D, the aesthetic branch's backbone.
+"""ConvNeXt 3D, the backbone of the aesthetic branch.
 
 Architecture: ConvNeXt (Liu et al., CVPR 2022; https://github.com/facebookresearch/ConvNeXt, MIT) inflated in time as
 DOVER does (Wu et al., ICCV 2023). Parameter names are those of the published checkpoints.
@@ -26,7 +26,7 @@ class ChannelsFirstLayerNorm(nn.LayerNorm):
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A depthwise 3D convolution that keeps (B, C, T, H, W)."""
+    """A depthwise 3D convolution that keeps the shape (B, C, T, H, W)."""
 
     def __init__(self, dim: int, kernel_size: Size3D):
         padding = tuple(size // 2 for size in kernel_size)
@@ -56,14 +56,14 @@ class ConvNeXtBlock3D(GradientCheckpointingLayer):
 class ConvNeXt3D(nn.Module):
     """ConvNeXt 3D backbone. (B, 3, T, H, W), ImageNet-normalised -> features (B, T/2, H/32, W/32, `num_features`).
 
-    An odd number of frames is completed by the last one.
+    If the number of frames is odd, the last frame is repeated.
 
     Args:
-        patch_size: (time, height, width) of the stem, in pixels; the later stages halve height and width.
-        depths, hidden_sizes: one value a stage.
-        temporal_kernel_sizes: taken in turn by the blocks of a stage.
-        layer_scale_init_value: initial value of every block's layer scale.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+        patch_size: (time, height, width) of the stem, in pixels; every later stage halves height and width.
+        depths, hidden_sizes: one value per stage.
+        temporal_kernel_sizes: the blocks of a stage take these values in turn.
+        layer_scale_init_value: initial value of the layer scale of every block.
+        drop_path_rate: stochastic depth rate of the last block; the rates grow linearly from 0.
     """
 
     def __init__(

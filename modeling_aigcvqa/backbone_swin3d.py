@@ -1,9 +1,9 @@
-"""Swin 3D with gated relative position bias, the technical branch's backbone.
+"""Swin 3D with gated relative position bias, the backbone of the technical branch.
 
 Architecture: Video Swin Transformer (Liu et al., CVPR 2022; https://github.com/SwinTransformer/Video-Swin-Transformer,
 Apache-2.0) with the gated position bias of FAST-VQA (Wu et al., ECCV 2022, section 3.3;
 https://github.com/VQAssessment/FAST-VQA-and-FasterVQA, MIT). Parameter names are those of the published checkpoints.
-Letters in docstrings: D, H, W a token grid; N = tokens in a window; S = spatial windows; heads, C as usual.
+Letters in docstrings: D, H, W are the sizes of a token grid, N the tokens per window, S the spatial windows.
 """
 
 from functools import lru_cache
@@ -19,20 +19,15 @@ from .fused_linear_aigcvqa import FusedLinear, FusedMlp
 
 Size3D = tuple[int, int, int]
 
-# What two tokens from different sides of a shifted border get added to their attention logit (Video Swin's value).
+# Added to the attention logit of two tokens that were not neighbours before the shift (the value of Video Swin).
 SHIFT_MASK_VALUE = -100.0
 
 
 def fit_window(grid: Size3D, window: Size3D, shift: Size3D) -> tuple[Size3D, Size3D]:
-    """Window and shift for a token grid: an axis that one window covers is not shifted."""
+    """Window and shift for a token grid. An axis that one window covers is not shifted."""
     fitted = tuple(min(size, length) for size, length in zip(window, grid))
     shifted = tuple(0 if length <= size else step for size, length, step in zip(window, grid, shift))
     return fitted, shifted
-
-
-def pad_to_windows(grid: Size3D, window: Size3D) -> Size3D:
-    """The grid enlarged to whole windows."""
-    return tuple(-(-length // size) * size for length, size in zip(grid, window))
 
 
 def window_partition(tokens: Tensor, window: Size3D) -> Tensor:
@@ -50,9 +45,9 @@ def window_reverse(windows: Tensor, grid: Size3D, window: Size3D) -> Tensor:
 
 @lru_cache(maxsize=64)
 def relative_position_index(window: Size3D, table_window: Size3D, device: torch.device) -> Tensor:
-    """Row of the bias table for every pair of tokens of a window, (N, N) int64.
+    """Row of the bias table for every pair of tokens in a window, (N, N) int64.
 
-    The table holds one row for each displacement within `table_window`; `window` may be smaller.
+    The table has one row per displacement within `table_window`; `window` may be smaller.
     """
     coordinates = torch.stack(torch.meshgrid(*(torch.arange(size) for size in window), indexing="ij")).flatten(1)
     displacement = coordinates[:, :, None] - coordinates[:, None, :]
@@ -64,11 +59,11 @@ def relative_position_index(window: Size3D, table_window: Size3D, device: torch.
 
 @lru_cache(maxsize=64)
 def fragment_gate(grid: Size3D, window: Size3D, shift: Size3D, device: torch.device) -> Tensor:
-    """How far apart, in fragments, the tokens of each pair of a window come from: (S, N, N) float32.
+    """Distance between the fragments of every pair of tokens in a window: (S, N, N) float32.
 
-    FAST-VQA eq. 4 and its code: the grid of fragments (as many as the window has tokens in height and width) is
-    stretched to the padded token grid by nearest neighbour and rolled with the shift; the gate is the L1 distance of
-    the fragments' coordinates, 0 within one fragment. It is the same for all windows along time.
+    As in FAST-VQA eq. 4 and its code, the grid of fragments (as many as the window has tokens in height and width) is
+    resized to the padded token grid by nearest neighbour and rolled by the shift. The gate is the L1 distance between
+    the coordinates of the two fragments, which is 0 within a fragment. All windows along time have the same gate.
     """
     (_, height, width), (_, frag_h, frag_w) = grid, window
     labels = torch.stack(torch.meshgrid(torch.arange(frag_h), torch.arange(frag_w), indexing="ij")).float()
@@ -80,7 +75,10 @@ def fragment_gate(grid: Size3D, window: Size3D, shift: Size3D, device: torch.dev
 
 @lru_cache(maxsize=64)
 def shift_mask(grid: Size3D, window: Size3D, shift: Size3D, device: torch.device) -> Tensor | None:
-    """0 for pairs of tokens that were neighbours before the shift, `SHIFT_MASK_VALUE` else: (windows, N, N) or None."""
+    """0 for tokens that were neighbours before the shift, otherwise `SHIFT_MASK_VALUE`: (windows, N, N).
+
+    None if nothing is shifted.
+    """
     if not any(shift):
         return None
     region = torch.zeros(grid)
@@ -106,27 +104,27 @@ class WindowAttention3D(nn.Module):
             self.register_parameter("fragment_position_bias_table", None)
         self.qkv = FusedLinear(dim, 3 * dim)
         self.proj = FusedLinear(dim, dim)
-        self._cache: tuple | None = None  # geometry, copies of the tables, bias
+        self._cache: tuple | None = None  # (geometry, copies of the tables, bias)
 
     def position_bias(self, grid: Size3D, window: Size3D, shift: Size3D) -> Tensor:
-        """What is added to the attention logits: (1, S or all windows, heads, N, N)."""
+        """Bias of the attention logits: (W, heads, N, N), where W is 1, S or the number of windows."""
         device = self.relative_position_bias_table.device
         index = relative_position_index(window, self.window, device)
-        bias = self.relative_position_bias_table[index].permute(2, 0, 1)  # (heads, N, N)
+        bias = self.relative_position_bias_table[index].permute(2, 0, 1)[None]  # (1, heads, N, N)
         if self.fragment_position_bias_table is not None:
             fragment = self.fragment_position_bias_table[index].permute(2, 0, 1)
             gate = fragment_gate(grid, window, shift, device)[:, None].to(bias.dtype)
-            bias = torch.addcmul(fragment, gate, bias - fragment)  # relative * gate + fragment * (1 - gate)
+            # relative * gate + fragment * (1 - gate), (S, heads, N, N)
+            bias = torch.addcmul(fragment, gate, bias - fragment)
         mask = shift_mask(grid, window, shift, device)
         if mask is not None:
-            spatial = bias.shape[0] if bias.ndim == 4 else 1
-            bias = (mask.to(bias.dtype).unflatten(0, (-1, spatial)).unsqueeze(2) + bias).flatten(0, 1)
-        return bias if bias.ndim == 4 else bias[None]
+            bias = (mask.to(bias.dtype).unflatten(0, (-1, len(bias))).unsqueeze(2) + bias).flatten(0, 1)
+        return bias
 
     def cached_position_bias(self, *geometry: Size3D) -> Tensor:
-        """`position_bias` of the last geometry, kept between scoring calls on a CPU instead of composed in each.
+        """`position_bias`, cached between scoring calls on a CPU for the last geometry.
 
-        What it was computed from is kept beside it and compared, so that no change of the tables goes unnoticed.
+        Copies of the tables are kept with it and compared, so that no change of the tables goes unnoticed.
         """
         tables = [t for t in (self.relative_position_bias_table, self.fragment_position_bias_table) if t is not None]
         if torch.is_grad_enabled() or tables[0].device.type != "cpu" or torch.compiler.is_compiling():
@@ -134,7 +132,7 @@ class WindowAttention3D(nn.Module):
             return self.position_bias(*geometry)
         if self._cache is not None:
             known, copies, bias = self._cache
-            if known == geometry and all(map(_equal, tables, copies)):
+            if known == geometry and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(tables, copies)):
                 return bias
         bias = self.position_bias(*geometry).contiguous()
         self._cache = geometry, [table.detach().clone() for table in tables], bias
@@ -149,16 +147,12 @@ class WindowAttention3D(nn.Module):
         bias = bias.to(qkv.dtype)
         if 1 < bias.shape[0] < windows.shape[1]:  # one bias for all windows along time
             bias = bias.repeat(windows.shape[1] // bias.shape[0], 1, 1, 1)
-        # One call a clip: the fused kernels take the bias by broadcasting over one clip's windows without a copy of it.
+        # One call per clip: the fused kernels then broadcast the bias over the windows without copying it.
         clips = [
             rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "s heads n c -> s n (heads c)")
             for q, k, v in zip(*qkv)
         ]
         return self.proj(torch.stack(clips) if len(clips) > 1 else clips[0][None])
-
-
-def _equal(table: Tensor, copy: Tensor) -> bool:
-    return table.dtype == copy.dtype and torch.equal(table, copy)
 
 
 class SwinTransformerBlock3D(GradientCheckpointingLayer):
@@ -185,7 +179,7 @@ class SwinTransformerBlock3D(GradientCheckpointingLayer):
     def attend(self, tokens: Tensor) -> Tensor:
         grid = tuple(tokens.shape[1:4])
         window, shift = fit_window(grid, self.window, self.shift)
-        padded = pad_to_windows(grid, window)
+        padded = tuple(-(-length // size) * size for length, size in zip(grid, window))  # whole windows
         if padded != grid:
             tokens = F.pad(tokens, (0, 0, 0, padded[2] - grid[2], 0, padded[1] - grid[1], 0, padded[0] - grid[0]))
         if any(shift):
@@ -217,7 +211,7 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage3D(nn.Module):
-    """Blocks of one resolution, every other one shifted by half a window, then `PatchMerging` unless it is the last."""
+    """Blocks, of which every second one is shifted by half a window, and `PatchMerging` except in the last stage."""
 
     def __init__(
         self,
@@ -246,7 +240,7 @@ class SwinStage3D(nn.Module):
 
 
 class PatchEmbed3D(nn.Module):
-    """(B, C, T, H, W) -> tokens (B, T/2, H/4, W/4, dim) for a patch of (2, 4, 4); what is missing to a patch is 0."""
+    """(B, C, T, H, W) -> tokens (B, T/2, H/4, W/4, dim) for a patch of (2, 4, 4). The end is padded with zeros."""
 
     def __init__(self, patch_size: Size3D, in_channels: int, dim: int):
         super().__init__()
@@ -266,9 +260,9 @@ class SwinTransformer3D(nn.Module):
 
     Args:
         patch_size, window_size: (time, height, width), in pixels and in tokens.
-        embed_dim: channels of the first stage; every stage doubles them.
-        depths, num_heads, fragment_bias: one value a stage; `fragment_bias` says which stages have the gated bias.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+        embed_dim: channels of the first stage; every later stage doubles them.
+        depths, num_heads, fragment_bias: one value per stage; `fragment_bias` says whether the bias is gated.
+        drop_path_rate: stochastic depth rate of the last block; the rates grow linearly from 0.
     """
 
     def __init__(

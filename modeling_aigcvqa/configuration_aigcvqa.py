@@ -1,172 +1,177 @@
-"""Configuration of AIGC-VQA: one sub-config a branch, every size of the architecture, every field checked by name."""
+"""Configuration of AIGC-VQA: one sub-config per branch. Every size of the architecture is a field that is validated."""
 
-from typing import Any
+from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import as_validated_field, strict
 from transformers import PreTrainedConfig
 
 from .provenance_aigcvqa import Provenance
 
 BRANCHES = ("technical", "aesthetic", "alignment")
-# What each branch takes in; the processor gives all of it.
+# The model inputs that each branch needs. The processor returns all of them.
 BRANCH_INPUTS = {
     "technical": ("pixel_values_fragments",),
     "aesthetic": ("pixel_values_resized",),
     "alignment": ("pixel_values_resized", "input_ids", "attention_mask"),
 }
 
-
-def _refuse(config: PreTrainedConfig, field: str, why: str) -> None:
-    raise ValueError(f"{type(config).__name__}.{field}={getattr(config, field)!r}: {why}")
+Sizes = list[int] | tuple[int, ...]
 
 
-def _check_positive_ints(config: PreTrainedConfig, field: str, length: int | None = None) -> None:
-    """Refuse `field` unless it is a list of positive integers, of `length` where one is given."""
-    values = getattr(config, field)
-    if length is not None and len(values) != length:
-        _refuse(config, field, f"expected {length} values (got {len(values)}).")
-    if not values or any(value < 1 for value in values):
-        _refuse(config, field, "expected positive integers, at least one.")
+@as_validated_field
+def positive(value: float | None):
+    if value is not None and not value > 0:
+        raise ValueError(f"expected a number above 0 (got {value}).")
 
 
-def _check_positive(config: PreTrainedConfig, *fields: str) -> None:
-    for field in fields:
-        if not getattr(config, field) > 0:
-            _refuse(config, field, "expected a number above 0.")
+@as_validated_field
+def not_negative(value: float):
+    if not value >= 0:
+        raise ValueError(f"expected a number of at least 0 (got {value}).")
 
 
-def _check_rates(config: PreTrainedConfig, *fields: str) -> None:
-    for field in fields:
-        if not 0 <= getattr(config, field) < 1:
-            _refuse(config, field, "expected a rate in [0, 1).")
+@as_validated_field
+def rate(value: float):
+    if not 0 <= value < 1:
+        raise ValueError(f"expected a rate in [0, 1) (got {value}).")
+
+
+@as_validated_field
+def positive_sizes(values: Sizes):
+    if not values or min(values) < 1:
+        raise ValueError(f"expected positive integers, at least one (got {values}).")
+
+
+@as_validated_field
+def odd_sizes(values: Sizes):
+    if not values or any(value < 1 or value % 2 == 0 for value in values):
+        raise ValueError(f"expected odd positive integers, so that a convolution keeps the size (got {values}).")
+
+
+@as_validated_field
+def sizes_3d(values: Sizes):
+    if len(values) != 3 or min(values) < 1:
+        raise ValueError(f"expected 3 positive integers, for time, height and width (got {values}).")
+
+
+def check_length(config: PreTrainedConfig, field: str, like: str) -> None:
+    """Raise ValueError unless the lists in `field` and in `like` have the same length."""
+    values, length = getattr(config, field), len(getattr(config, like))
+    if len(values) != length:
+        raise ValueError(f"{field}={values}: expected {length} values, as many as in `{like}`.")
 
 
 @strict
 class AIGCVQATechnicalConfig(PreTrainedConfig):
     """Technical branch: Swin-T 3D with gated relative position bias on fragments (paper section 3.1, FAST-VQA).
 
-    `score_scale` and `score_shift` map the head's raw map to the branch's score: `score_scale * raw + score_shift`.
+    `score_scale` and `score_shift` turn the output of the head into the score of the branch:
+    `score_scale * raw + score_shift`.
     """
 
     model_type = "aigcvqa_technical"
     base_config_key = "technical_config"
 
-    patch_size: list[int] | tuple[int, ...] = (2, 4, 4)
-    embed_dim: int = 96
-    depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
-    window_size: list[int] | tuple[int, ...] = (8, 7, 7)
+    patch_size: Sizes = sizes_3d(default=(2, 4, 4))
+    embed_dim: int = positive(default=96)
+    depths: Sizes = positive_sizes(default=(2, 2, 6, 2))
+    num_heads: Sizes = positive_sizes(default=(3, 6, 12, 24))
+    window_size: Sizes = sizes_3d(default=(8, 7, 7))
     fragment_bias: list[bool] | tuple[bool, ...] = (True, True, True, False)
-    mlp_ratio: float | int = 4.0
-    drop_path_rate: float | int = 0.1
-    head_hidden_size: int = 64
-    head_dropout: float | int = 0.5
+    mlp_ratio: float | int = positive(default=4.0)
+    drop_path_rate: float | int = rate(default=0.1)
+    head_hidden_size: int = positive(default=64)
+    head_dropout: float | int = rate(default=0.5)
     score_scale: float | int = 1.0
     score_shift: float | int = 0.0
 
     def validate_architecture(self):
-        """Part of `@strict`: called once every field has its type."""
-        _check_positive_ints(self, "patch_size", 3)
-        _check_positive_ints(self, "window_size", 3)
-        _check_positive_ints(self, "depths")
-        _check_positive_ints(self, "num_heads", len(self.depths))
-        if len(self.fragment_bias) != len(self.depths):
-            _refuse(self, "fragment_bias", f"expected one value for each of the {len(self.depths)} stages in `depths`.")
+        """`@strict` calls every `validate_*` method once all fields are set."""
+        check_length(self, "num_heads", "depths")
+        check_length(self, "fragment_bias", "depths")
         for stage, heads in enumerate(self.num_heads):
-            if self.embed_dim * 2**stage % heads:
-                _refuse(self, "num_heads", f"{heads} heads do not divide stage {stage}'s {self.embed_dim * 2**stage}.")
-        _check_positive(self, "embed_dim", "mlp_ratio", "head_hidden_size")
-        _check_rates(self, "drop_path_rate", "head_dropout")
+            dim = self.embed_dim * 2**stage
+            if dim % heads:
+                raise ValueError(
+                    f"num_heads={self.num_heads}: {heads} does not divide the {dim} channels of its stage."
+                )
 
 
 @strict
 class AIGCVQAAestheticConfig(PreTrainedConfig):
     """Aesthetic branch: ConvNeXt-T 3D on the resized video (paper section 3.1, DOVER).
 
-    `temporal_kernel_sizes` are taken in turn by the blocks of every stage.
+    The blocks of a stage take the values of `temporal_kernel_sizes` in turn.
     """
 
     model_type = "aigcvqa_aesthetic"
     base_config_key = "aesthetic_config"
 
-    patch_size: list[int] | tuple[int, ...] = (2, 4, 4)
-    depths: list[int] | tuple[int, ...] = (3, 3, 9, 3)
-    hidden_sizes: list[int] | tuple[int, ...] = (96, 192, 384, 768)
-    temporal_kernel_sizes: list[int] | tuple[int, ...] = (1, 3, 1)
-    layer_scale_init_value: float = 1e-6
-    drop_path_rate: float | int = 0.0
-    head_hidden_size: int = 64
-    head_dropout: float | int = 0.5
+    patch_size: Sizes = sizes_3d(default=(2, 4, 4))
+    depths: Sizes = positive_sizes(default=(3, 3, 9, 3))
+    hidden_sizes: Sizes = positive_sizes(default=(96, 192, 384, 768))
+    temporal_kernel_sizes: Sizes = odd_sizes(default=(1, 3, 1))
+    layer_scale_init_value: float = positive(default=1e-6)
+    drop_path_rate: float | int = rate(default=0.0)
+    head_hidden_size: int = positive(default=64)
+    head_dropout: float | int = rate(default=0.5)
     score_scale: float | int = 1.0
     score_shift: float | int = 0.0
 
     def validate_architecture(self):
-        _check_positive_ints(self, "patch_size", 3)
-        _check_positive_ints(self, "depths")
-        _check_positive_ints(self, "hidden_sizes", len(self.depths))
-        _check_positive_ints(self, "temporal_kernel_sizes")
-        if any(size % 2 == 0 for size in self.temporal_kernel_sizes):
-            _refuse(self, "temporal_kernel_sizes", "expected odd sizes, so that the number of frames stays.")
-        _check_positive(self, "head_hidden_size", "layer_scale_init_value")
-        _check_rates(self, "drop_path_rate", "head_dropout")
+        check_length(self, "hidden_sizes", "depths")
 
 
 @strict
 class AIGCVQAAlignmentConfig(PreTrainedConfig):
     """Alignment branch: BLIP (ViT-L/16 and an image-grounded BERT) with a spatial-temporal adapter (paper section 3.2).
 
-    `adapter=None` leaves the adapter out: one text pass a frame, scores averaged (paper Table 5, "N/A").
+    `adapter=None` leaves the adapter out: the text encoder then runs once per frame and the scores are averaged
+    (paper Table 5, "N/A").
     """
 
     model_type = "aigcvqa_alignment"
     base_config_key = "alignment_config"
 
-    image_size: int = 224
-    patch_size: int = 16
-    vision_hidden_size: int = 1024
-    vision_num_hidden_layers: int = 24
-    vision_num_attention_heads: int = 16
-    vision_mlp_ratio: float | int = 4.0
-    vision_layer_norm_eps: float = 1e-6
-    vision_drop_path_rate: float | int = 0.0
-    vocab_size: int = 30524
-    text_hidden_size: int = 768
-    text_num_hidden_layers: int = 12
-    text_num_attention_heads: int = 12
-    text_intermediate_size: int = 3072
-    text_dropout: float | int = 0.0
-    max_position_embeddings: int = 512
+    image_size: int = positive(default=224)
+    patch_size: int = positive(default=16)
+    vision_hidden_size: int = positive(default=1024)
+    vision_num_hidden_layers: int = positive(default=24)
+    vision_num_attention_heads: int = positive(default=16)
+    vision_mlp_ratio: float | int = positive(default=4.0)
+    vision_layer_norm_eps: float = positive(default=1e-6)
+    vision_drop_path_rate: float | int = rate(default=0.0)
+    vocab_size: int = positive(default=30524)
+    text_hidden_size: int = positive(default=768)
+    text_num_hidden_layers: int = positive(default=12)
+    text_num_attention_heads: int = positive(default=12)
+    text_intermediate_size: int = positive(default=3072)
+    text_dropout: float | int = rate(default=0.0)
+    max_position_embeddings: int = positive(default=512)
     pad_token_id: int = 0
-    adapter: str | None = "st_adapter"
-    adapter_hidden_size: int = 384
-    adapter_kernel_size: list[int] | tuple[int, ...] = (3, 3, 3)
+    adapter: Literal["st_adapter"] | None = "st_adapter"
+    adapter_hidden_size: int = positive(default=384)
+    adapter_kernel_size: Sizes = odd_sizes(default=(3, 3, 3))
     adapter_activation: str = "gelu"
-    head_hidden_sizes: list[int] | tuple[int, ...] = (1024, 128, 64, 16)
+    head_hidden_sizes: Sizes = positive_sizes(default=(1024, 128, 64, 16))
     head_dropouts: list[float] | tuple[float, ...] = (0.2, 0.2, 0.1, 0.0)
     score_scale: float | int = 1.0
     score_shift: float | int = 0.0
 
     def validate_architecture(self):
-        if self.adapter not in (None, "st_adapter"):
-            _refuse(self, "adapter", "expected 'st_adapter' or None.")
-        if self.image_size < self.patch_size or self.image_size % self.patch_size:
-            _refuse(self, "image_size", f"expected a multiple of patch_size={self.patch_size}.")
+        check_length(self, "head_dropouts", "head_hidden_sizes")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size={self.image_size}: expected a multiple of patch_size={self.patch_size}.")
         for part in ("vision", "text"):
             width, heads = getattr(self, f"{part}_hidden_size"), getattr(self, f"{part}_num_attention_heads")
-            if heads < 1 or width < 1 or width % heads:
-                _refuse(self, f"{part}_num_attention_heads", f"expected a divisor of {part}_hidden_size={width}.")
-        _check_positive_ints(self, "adapter_kernel_size", 3)
-        if any(size % 2 == 0 for size in self.adapter_kernel_size):
-            _refuse(self, "adapter_kernel_size", "expected odd sizes, so that the token grid stays.")
-        _check_positive_ints(self, "head_hidden_sizes")
-        if len(self.head_dropouts) != len(self.head_hidden_sizes):
-            _refuse(self, "head_dropouts", f"expected {len(self.head_hidden_sizes)} rates, as in `head_hidden_sizes`.")
-        if any(not 0 <= rate < 1 for rate in self.head_dropouts):
-            _refuse(self, "head_dropouts", "expected rates in [0, 1).")
-        _check_positive(self, "vision_num_hidden_layers", "vision_mlp_ratio", "vision_layer_norm_eps", "vocab_size")
-        _check_positive(self, "text_num_hidden_layers", "text_intermediate_size", "max_position_embeddings")
-        _check_positive(self, "adapter_hidden_size", "patch_size")
-        _check_rates(self, "vision_drop_path_rate", "text_dropout")
+            if width % heads:
+                raise ValueError(
+                    f"{part}_num_attention_heads={heads}: expected a divisor of {part}_hidden_size={width}."
+                )
+        if len(self.adapter_kernel_size) != 3:
+            raise ValueError(f"adapter_kernel_size={self.adapter_kernel_size}: expected time, height and width.")
+        if any(not 0 <= dropout < 1 for dropout in self.head_dropouts):
+            raise ValueError(f"head_dropouts={self.head_dropouts}: expected rates in [0, 1).")
 
 
 SUB_CONFIGS = {
@@ -174,8 +179,6 @@ SUB_CONFIGS = {
     "aesthetic_config": AIGCVQAAestheticConfig,
     "alignment_config": AIGCVQAAlignmentConfig,
 }
-
-
 CUSTOM_PIPELINES = {
     "video-quality-assessment": {
         "impl": "pipeline_aigcvqa.AIGCVQAPipeline",
@@ -187,19 +190,20 @@ CUSTOM_PIPELINES = {
 
 @strict
 class AIGCVQAConfig(PreTrainedConfig):
-    """Configuration of `AIGCVQAModel`; the defaults are the paper's full-size model.
+    """Configuration of `AIGCVQAModel`. The defaults are the full-size model of the paper.
 
     Args:
-        branches: the branches that are built, any non-empty subset of "technical", "aesthetic", "alignment"
-            (paper Table 2). Kept in this order.
+        branches: the branches to build, any non-empty subset of "technical", "aesthetic", "alignment" (paper Table 2).
+            They are kept in this order.
         technical_config, aesthetic_config, alignment_config: sub-configs, or dicts of their fields.
-        alignment_num_frames: frames that the alignment branch sees, spread evenly over those given; None for all.
+        alignment_num_frames: number of frames that the alignment branch sees, spread evenly over the given frames;
+            None for all.
         plcc_loss_weight, rank_loss_weight: weights of eq. 6 and eq. 7 in the loss (paper: 1 and 1).
-        initializer_range: standard deviation of the truncated normal that weights start from.
-        mos_mean, mos_std: mean and standard deviation of the labels on whose scale the scores are. The losses see
-            scores and labels in units of `mos_std`, so that eq. 7, whose margin is in points, weighs the same on any
-            scale.
-        provenance: where the weights come from, the dict of a `Provenance`; None where nothing is known.
+        initializer_range: standard deviation of the truncated normal distribution of initial weights.
+        mos_mean, mos_std: mean and standard deviation of the training labels. The scores are on the scale of these
+            labels. The losses divide scores and labels by `mos_std`, so that eq. 7, whose margin is in label units,
+            has the same weight on every scale.
+        provenance: where the weights come from, as the dict of a `Provenance`; None if nothing is known.
     """
 
     model_type = "aigcvqa"
@@ -209,16 +213,16 @@ class AIGCVQAConfig(PreTrainedConfig):
     technical_config: dict | PreTrainedConfig | None = None
     aesthetic_config: dict | PreTrainedConfig | None = None
     alignment_config: dict | PreTrainedConfig | None = None
-    alignment_num_frames: int | None = None
-    plcc_loss_weight: float | int = 1.0
-    rank_loss_weight: float | int = 1.0
-    initializer_range: float = 0.02
+    alignment_num_frames: int | None = positive(default=None)
+    plcc_loss_weight: float | int = not_negative(default=1.0)
+    rank_loss_weight: float | int = not_negative(default=1.0)
+    initializer_range: float = positive(default=0.02)
     mos_mean: float | int = 0.0
-    mos_std: float | int = 1.0
+    mos_std: float | int = positive(default=1.0)
     provenance: dict | None = None
 
     def __post_init__(self, **kwargs):
-        caveat = kwargs.pop("weights_note", None)  # how configs said it before there was `provenance`
+        caveat = kwargs.pop("weights_note", None)  # older configs store the caveat here instead of in `provenance`
         if caveat and self.provenance is None:
             self.provenance = {"caveat": caveat}
         if self.provenance is not None:
@@ -230,19 +234,9 @@ class AIGCVQAConfig(PreTrainedConfig):
         # Saved in config.json, where `pipeline` looks for the code of its task.
         kwargs.setdefault("custom_pipelines", CUSTOM_PIPELINES)
         super().__post_init__(**kwargs)
-        if isinstance(self.branches, tuple | list):  # a wrong type is refused by @strict, with the field's name
-            unknown = [branch for branch in self.branches if branch not in BRANCHES]
-            if unknown or not self.branches:
-                _refuse(self, "branches", f"expected a non-empty subset of {list(BRANCHES)}.")
-            self.branches = [branch for branch in BRANCHES if branch in self.branches]
-
-    def validate_numbers(self):
-        for field in ("plcc_loss_weight", "rank_loss_weight"):
-            if getattr(self, field) < 0:
-                _refuse(self, field, "expected a weight of at least 0.")
-        _check_positive(self, "initializer_range", "mos_std")
-        if self.alignment_num_frames is not None:
-            _check_positive(self, "alignment_num_frames")
+        if not self.branches or not set(self.branches) <= set(BRANCHES):
+            raise ValueError(f"branches={self.branches}: expected a non-empty subset of {list(BRANCHES)}.")
+        self.branches = [branch for branch in BRANCHES if branch in self.branches]
 
     def get_provenance(self) -> Provenance:
         """Where the weights come from."""
@@ -258,13 +252,14 @@ class AIGCVQAConfig(PreTrainedConfig):
 
     @property
     def inputs(self) -> list[str]:
-        """The names of the model's inputs that its branches take."""
+        """Names of the model inputs that the built branches need."""
         return list(dict.fromkeys(name for branch in self.branches for name in BRANCH_INPUTS[branch]))
 
     def rescale(self, mean: float, std: float) -> None:
-        """Move the scores to the scale of labels with another mean and deviation.
+        """Move the scores to the scale of labels with another mean and standard deviation.
 
-        Their sum keeps its place in deviations; every branch carries an equal part of the mean.
+        The quality score keeps its distance from the mean in standard deviations. Every branch gets an equal part of
+        the mean.
         """
         ratio = std / self.mos_std
         for part in self.parts.values():
@@ -274,7 +269,7 @@ class AIGCVQAConfig(PreTrainedConfig):
 
     @property
     def weights_note(self) -> str | None:
-        """What is to be said beside the scores: of the weights, and of the scale; None where there is nothing."""
+        """What users must know about the weights and the scale when they read the scores; None for nothing."""
         provenance = self.get_provenance()
         scale = None
         if any(run.labels for run in provenance.runs):
@@ -286,10 +281,10 @@ class AIGCVQAConfig(PreTrainedConfig):
 
     @classmethod
     def small(cls, **overrides: Any) -> "AIGCVQAConfig":
-        """The small preset: every part of the architecture in 4 M parameters, for tests and the shipped model.
+        """The small preset: every part of the architecture with 4 M parameters, for tests and the shipped model.
 
-        Views of 112 x 112, coarser patches and two stages a backbone, still maps of T/2 x 7 x 7. It starts from wider
-        random weights and larger layer scales than the full model, which starts from trained ones.
+        It has views of 112 x 112, coarser patches and two stages per backbone; the maps are still T/2 x 7 x 7. Initial
+        weights and layer scales are larger than in the full model, which starts from pre-trained weights.
         """
         return cls(
             **{
@@ -334,7 +329,7 @@ class AIGCVQAConfig(PreTrainedConfig):
 
 
 def _build(config_class: type, name: str, values: dict) -> PreTrainedConfig:
-    """`config_class(**values)`, refusing names that it does not have: a mistyped field must not be ignored."""
+    """`config_class(**values)`. An unknown field is an error, because a mistyped field must not be ignored."""
     default = config_class()
     unknown = sorted(key for key in values if not hasattr(default, key))
     if unknown:

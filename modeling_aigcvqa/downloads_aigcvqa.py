@@ -1,4 +1,4 @@
-"""Fetch a clip from an address, with a limit on its size and, for public surfaces, on where it may be."""
+"""Fetch a clip from an http(s) address, with a limit on its size and, for public services, on the hosts."""
 
 import http.client
 import ipaddress
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-TIMEOUT_S = 30.0  # of a connection, and of a whole fetch from a listed host
+TIMEOUT_S = 30.0  # for a connection, and for a complete fetch from a listed host
 
 
 def download(url: str, max_bytes: int, hosts: Sequence[str] | None = None) -> bytes:
@@ -18,12 +18,12 @@ def download(url: str, max_bytes: int, hosts: Sequence[str] | None = None) -> by
     Args:
         url: the address.
         max_bytes: a larger body is refused.
-        hosts: None for any address. Else only https addresses of these hosts are fetched, without port and user,
-            redirects are not followed, and all addresses of the host must be public: a listed name that points inside
-            the operator's network is refused.
+        hosts: None for any address. Otherwise only https addresses on these hosts are fetched, without port and user.
+            Redirects are not followed. All IP addresses of the host must be public, so that a listed name cannot lead
+            into the operator's network.
 
     Raises:
-        ValueError: naming the address, for one that is not allowed, cannot be fetched or holds too much.
+        ValueError: if the address is not allowed, cannot be fetched or holds too much; names the address.
     """
     try:
         if hosts is not None:
@@ -64,7 +64,7 @@ def _download_from_host(url: str, max_bytes: int, hosts: Sequence[str]) -> bytes
 
 
 def _read_body(url: str, response: Any, max_bytes: int) -> bytes:
-    """The whole body within `TIMEOUT_S`, also from a host that sends drop by drop."""
+    """The complete body. A host that sends it too slowly is cut off after `TIMEOUT_S`."""
     body, deadline = bytearray(), time.monotonic() + TIMEOUT_S
     while chunk := response.read1(1 << 16):
         body += chunk
@@ -75,7 +75,7 @@ def _read_body(url: str, response: Any, max_bytes: int) -> bytes:
 
 
 class CheckedConnection(http.client.HTTPSConnection):
-    """HTTPS to an address that was checked. The name is not looked up again, so that it cannot change in between."""
+    """HTTPS to an IP address that was checked. The name is not resolved again, so it cannot change after the check."""
 
     def connect(self) -> None:
         plain = socket.create_connection((public_address(self.host, self.port), self.port), self.timeout)
@@ -83,11 +83,11 @@ class CheckedConnection(http.client.HTTPSConnection):
 
 
 def public_address(host: str, port: int) -> str:
-    """An IP address of `host`. Raises ValueError where any of its addresses is not a public one."""
+    """An IP address of `host`. Raises ValueError if any IP address of the host is not public."""
     found = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for text in found:
         address = ipaddress.ip_address(text)
         address = getattr(address, "ipv4_mapped", None) or address
         if not address.is_global or address.is_multicast:
-            raise ValueError(f"the host {host!r} is not fetched from: its address {text} is not a public one.")
+            raise ValueError(f"the host {host!r} is not allowed: its address {text} is not public.")
     return found[0]

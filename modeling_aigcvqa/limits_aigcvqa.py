@@ -1,6 +1,5 @@
-"""What a public surface accepts of a clip: limits that are checked before anything is decoded."""
+"""Limits on clips from strangers, for public services. They are checked before a clip is decoded."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from .downloads_aigcvqa import download
-from .video_reading_aigcvqa import is_image, video_name
+from .video_reading_aigcvqa import first_bytes, is_image, opened, video_name
 
 try:
     import av
@@ -23,13 +22,13 @@ MAX_URL = 2048  # characters
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """Largest values of one clip.
+    """The largest clip that is accepted.
 
     Args:
-        max_bytes: of the file.
-        max_pixels: of a frame.
-        max_frames, max_seconds: of the clip.
-        url_hosts: hosts that a clip may be fetched from.
+        max_bytes: size of the file.
+        max_pixels: height times width of a frame.
+        max_frames, max_seconds: length of the clip.
+        url_hosts: hosts that clips may be fetched from; by default none.
     """
 
     max_bytes: int = 64 * 2**20
@@ -40,13 +39,13 @@ class ClipLimits:
 
 
 def checked_clip(video: Any, limits: ClipLimits) -> bytes:
-    """The clip that a client sent, as bytes within the limits. A path of a file is never opened.
+    """The bytes of a clip that a client sent, checked against the limits. Paths are never opened.
 
     Args:
-        video: bytes, or an https address of one of `limits.url_hosts`.
+        video: bytes, or an https address on one of `limits.url_hosts`.
 
     Raises:
-        ValueError: for anything else, and for what is above a limit or no video file; names the limit or the remedy.
+        ValueError: if `video` is anything else, not a video file or above a limit; names the limit or the remedy.
     """
     if isinstance(video, str) and "://" in video[:16]:
         video = download(video[:MAX_URL], limits.max_bytes, limits.url_hosts)
@@ -57,19 +56,19 @@ def checked_clip(video: Any, limits: ClipLimits) -> bytes:
 
 
 def check_clip(clip: bytes | Path, limits: ClipLimits) -> None:
-    """Refuse a clip, or a file of one, that is above the limits, and what is no video file.
+    """Refuse a clip (its bytes, or the path of its file) that is above a limit or is not a video file.
 
-    Only containers of video itself pass. Playlists and the like, which make a decoder open other files and addresses,
-    have none of these signatures.
+    Only files with the signature of a video container or an image pass. Playlists, which make a decoder open other
+    files and addresses, have no such signature.
 
     Raises:
-        ValueError: naming the clip, the limit and the remedy.
+        ValueError: if the clip is refused; names the clip, the limit and the remedy.
     """
     name = video_name(clip)
     size = len(clip) if isinstance(clip, bytes) else clip.stat().st_size
     if size > limits.max_bytes:
         raise ValueError(f"{name} has {size} bytes, above the {limits.max_bytes} allowed; shorten or compress it.")
-    head = clip[:12] if isinstance(clip, bytes) else _head(clip)
+    head = first_bytes(clip)
     if is_image(head):
         _check_image(clip, name, limits)
     elif (
@@ -80,22 +79,13 @@ def check_clip(clip: bytes | Path, limits: ClipLimits) -> None:
         _check_stream(clip, name, limits)
     else:
         raise ValueError(
-            f"{name} is no video (it begins with {head[:8]!r}); send mp4, mov, mkv, webm, avi, gif, webp, png or jpeg."
+            f"{name} holds no video (it begins with {head[:8]!r}); send mp4, mov, mkv, webm, avi, gif, webp, png, jpeg."
         )
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(12)
-
-
-def _opened(clip: bytes | Path) -> Any:
-    return io.BytesIO(clip) if isinstance(clip, bytes) else str(clip)
 
 
 def _check_image(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
     try:
-        with Image.open(_opened(clip), formats=IMAGE_FORMATS) as image:
+        with Image.open(opened(clip), formats=IMAGE_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             seconds = frames * image.info.get("duration", 0) / 1000
             _check_values(name, image.size, frames, seconds, limits)
@@ -104,11 +94,11 @@ def _check_image(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
 
 
 def _check_stream(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
-    """Check a video by its packets. Opening it decodes a frame, so that its size is not the header's alone."""
+    """Check a video by its packets. PyAV decodes one frame to open a file, so a wrong size in the header is seen."""
     if av is None:
         raise ImportError("limits on videos need av: pip install av")
     try:
-        with av.open(_opened(clip)) as container:
+        with av.open(opened(clip)) as container:
             if not container.streams.video:
                 raise ValueError(f"{name} has no video stream.")
             stream = container.streams.video[0]

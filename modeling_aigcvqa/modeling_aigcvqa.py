@@ -1,4 +1,4 @@
-"""AIGC-VQA: three branches, their heads, late fusion (Lu et al., CVPR Workshops 2024, figure 2)."""
+"""The AIGC-VQA model: three branches, their heads and late fusion (Lu et al., CVPR Workshops 2024, figure 2)."""
 
 import inspect
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from .backbone_swin3d import SwinTransformer3D, WindowAttention3D
 from .configuration_aigcvqa import BRANCH_INPUTS, AIGCVQAConfig
 from .loss_aigcvqa import quality_loss
 
-# The pipeline is imported so that it travels with the model: `save_pretrained` copies this file's relative imports,
-# also when the model itself was loaded from such a copy.
+# Imported so that the pipeline is saved with the model: `save_pretrained` copies the files that this file imports
+# relatively, also if the model itself was loaded from such a copy.
 from .pipeline_aigcvqa import AIGCVQAPipeline  # noqa: F401
 from .protocols_aigcvqa import sample_frame_indices
 
 
 @dataclass
 class AIGCVQAOutput(ModelOutput):
-    """Scores by name, higher is better; a branch that is not built gives None. All float32.
+    """Scores by name, all float32. Higher is better. The scores and maps of a branch that is not built are None.
 
     Args:
-        loss: where `mos` was given, scalar.
-        quality_score: sum of the branches' scores (B,).
-        technical_score, aesthetic_score, alignment_score: (B,).
-        technical_map, aesthetic_map: scores by place (B, T/2, 7, 7); each score is the mean of its map.
+        loss: scalar; None without `mos`.
+        quality_score: sum of the scores of the branches (B,).
+        technical_score, aesthetic_score, alignment_score: scores of the branches (B,).
+        technical_map, aesthetic_map: a score for every position (B, T/2, 7, 7); the mean of a map is the score.
     """
 
     loss: Tensor | None = None
@@ -45,9 +45,9 @@ class AIGCVQAOutput(ModelOutput):
 
 
 class VQAHead(nn.Module):
-    """A score at every position: (B, T, H, W, C) -> (B, T, H, W).
+    """A score for every position: (B, T, H, W, C) -> (B, T, H, W).
 
-    Two linear layers, stored as the 1 x 1 x 1 convolutions that the published checkpoints (FAST-VQA, DOVER) hold.
+    The two linear layers are stored as 1 x 1 x 1 convolutions, as in the published checkpoints (FAST-VQA, DOVER).
     """
 
     def __init__(self, in_features: int, hidden_size: int, dropout: float):
@@ -63,19 +63,19 @@ class VQAHead(nn.Module):
 
 
 def _build(network: type[nn.Module], part: PreTrainedConfig) -> nn.Module:
-    """A backbone, which knows no config, from the fields of `part` that are named like its arguments."""
+    """Build a backbone from the fields of `part` that have the names of its arguments."""
     fields = type(part).__annotations__
     return network(**{name: getattr(part, name) for name in inspect.signature(network).parameters if name in fields})
 
 
 def _in_float32(head: nn.Module, features: Tensor) -> Tensor:
-    """The head's output in float32, also under autocast: half precision would round scores to three digits."""
+    """The output of the head in float32, also under autocast: half precision would round scores to three digits."""
     with torch.autocast(features.device.type, enabled=False):
         return head(features.to(next(head.parameters()).dtype)).float()
 
 
 class AIGCVQAPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation."""
+    """Loading, saving and initialisation of weights."""
 
     config_class = AIGCVQAConfig
     base_model_prefix = ""
@@ -87,10 +87,10 @@ class AIGCVQAPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["technical_head", "aesthetic_head", "alignment_head"]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal weights (a module's `init_std` overrides the width), zero biases.
+        """Truncated normal weights with the standard deviation `init_std` of the module or that of the config.
 
-        Only a module's own parameters are set here: transformers passes over modules without any in code that is not
-        its own.
+        Each case sets only parameters that the module itself owns, because transformers skips modules of remote code
+        that own none.
         """
         std = getattr(module, "init_std", self.config.initializer_range)
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
@@ -112,7 +112,7 @@ class AIGCVQAPreTrainedModel(PreTrainedModel):
 
 
 class AIGCVQAModel(AIGCVQAPreTrainedModel):
-    """Scores of a generated video and its prompt, the branches of `config.branches` and their sum."""
+    """Scores a generated video and its prompt with the branches in `config.branches`; the sum is the quality score."""
 
     def __init__(self, config: AIGCVQAConfig):
         super().__init__(config)
@@ -156,16 +156,18 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         Args:
             pixel_values_fragments: (B, T, 3, H, W), ImageNet-normalised; for the technical branch.
             pixel_values_resized: (B, T, 3, H, W), ImageNet-normalised; for the aesthetic and alignment branches. Either
-                may be (B, clips, T, 3, H, W): the clips of a video are scored one by one and averaged, their maps stand
-                one after the other in time.
-            input_ids, attention_mask: the prompt (B, L); for the alignment branch. No mask: every token counts. Several
-                prompts a clip, (B, P, L), share the work on its frames and give alignment and quality scores (B, P).
-            mos: labels (B,) on the scale that the scores shall have (`config.mos_std`). Gives `loss`: eq. 6 and 7 on
-                the quality score and, where several branches are built, on every branch's score (paper, stage 3).
+                view may be (B, clips, T, 3, H, W): the clips of a video are scored one by one and their scores are
+                averaged. Their maps are joined in time.
+            input_ids, attention_mask: the prompt (B, L); for the alignment branch. Without a mask every token counts.
+                Several prompts per clip, (B, P, L), are scored against frames that are encoded once; alignment and
+                quality scores are then (B, P).
+            mos: labels (B,) on the scale that the scores should have (`config.mos_std`). If given, `loss` is the sum of
+                eq. 6 and 7 on the quality score and, if several branches are built, on the score of every branch
+                (stage 3 of the paper).
             return_dict: False for a tuple.
 
         Raises:
-            ValueError: where a built branch lacks its input or a shape is not the one named above.
+            ValueError: if the input of a built branch is missing or has a wrong shape.
         """
         outputs = AIGCVQAOutput()
         if "technical" in self.config.branches:
@@ -178,7 +180,7 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             video_tokens = self.encode_video(pixel_values_resized)
             outputs.alignment_score = self.score_prompts(video_tokens, input_ids, attention_mask)
         scores = [getattr(outputs, f"{branch}_score") for branch in self.config.branches]
-        if scores[-1].ndim == 2:  # several prompts: what does not depend on the prompt counts with each
+        if scores[-1].ndim == 2:  # several prompts: (B,) becomes (B, 1), which broadcasts over the prompts
             scores = [score.reshape(len(score), -1) for score in scores]
         outputs.quality_score = torch.stack(torch.broadcast_tensors(*scores)).sum(0)
         if mos is not None:
@@ -186,11 +188,11 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         return outputs if return_dict in (None, True) else outputs.to_tuple()
 
     def score_map(self, branch: str, pixel_values: Tensor) -> Tensor:
-        """The technical or the aesthetic branch's scores by place; their mean is the branch's score.
+        """A score for every position from the technical or the aesthetic branch; their mean is the branch's score.
 
         Args:
             branch: "technical" or "aesthetic".
-            pixel_values: its view, (B, T, 3, H, W) or (B, clips, T, 3, H, W), as `forward` takes it.
+            pixel_values: the view of the branch, (B, T, 3, H, W) or (B, clips, T, 3, H, W), as in `forward`.
 
         Returns:
             (B, clips T/2, H/32, W/32), float32.
@@ -204,21 +206,21 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         return rearrange(score_map, "(b k) t h w -> b (k t) h w", k=pixel_values.shape[1])
 
     def encode_video(self, pixel_values_resized: Tensor) -> Tensor:
-        """The visual tokens that `score_prompts` reads prompts against: once per clip, for any number of prompts.
+        """Visual tokens for `score_prompts`, computed once per video for any number of prompts.
 
         Args:
-            pixel_values_resized: (B, T, 3, H, W) or (B, clips, T, 3, H, W), as `forward` takes it.
+            pixel_values_resized: (B, T, 3, H, W) or (B, clips, T, 3, H, W), as in `forward`.
 
         Returns:
-            (B, V, N, C). Each of the V passages of N tokens is read by itself and the scores are averaged: with the
-            adapter the tokens of all frames are one passage per clip, without it every frame is one.
+            (B, V, N, C): V sequences of N tokens. The prompt is scored against each sequence and the scores are
+            averaged. With the adapter every clip is one sequence; without it every frame is one.
         """
         pixel_values = self._check_video("alignment", "pixel_values_resized", pixel_values_resized)
         size = self.config.alignment_config.image_size
         if pixel_values.shape[-2:] != (size, size):
             raise ValueError(
                 f"pixel_values_resized has frames of {tuple(pixel_values.shape[-2:])}; the alignment branch takes "
-                f"{size} x {size}. Set the processor's size to that."
+                f"{size} x {size}. Set the size of the processor to {size}."
             )
         clips, num_frames = pixel_values.shape[1:3]
         if (self.config.alignment_num_frames or num_frames) < num_frames:
@@ -227,11 +229,12 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
         return rearrange(self.alignment_backbone.encode_video(frames), "(b k) v n c -> b (k v) n c", k=clips)
 
     def score_prompts(self, video_tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Alignment scores of clips against prompts.
+        """Alignment scores of videos against prompts.
 
         Args:
-            video_tokens: (B, V, N, C) of `encode_video`.
-            input_ids, attention_mask: one prompt per clip (B, L), or several (B, P, L). No mask: every token counts.
+            video_tokens: output of `encode_video`, (B, V, N, C).
+            input_ids, attention_mask: one prompt per video (B, L), or several (B, P, L). Without a mask every token
+                counts.
 
         Returns:
             (B,) or (B, P), float32.
@@ -241,8 +244,8 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             raise ValueError("the alignment branch needs input_ids; pass the prompt to the processor as text=...")
         if input_ids.ndim not in (2, 3) or input_ids.shape[0] != video_tokens.shape[0]:
             raise ValueError(
-                f"input_ids must be (B, L), one prompt a clip, or (B, P, L) (got {tuple(input_ids.shape)} for "
-                f"{video_tokens.shape[0]} clips)."
+                f"input_ids must be (B, L), one prompt per video, or (B, P, L) (got {tuple(input_ids.shape)} for "
+                f"{video_tokens.shape[0]} videos)."
             )
         if input_ids.shape[-1] > part.max_position_embeddings:
             raise ValueError(
@@ -251,11 +254,11 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        passages, prompts = video_tokens.shape[1], input_ids.shape[1:-1]
+        sequences, prompts = video_tokens.shape[1], input_ids.shape[1:-1]
         tokens = video_tokens.flatten(0, 1).repeat_interleave(prompts.numel(), 0)
-        ids, mask = (values.repeat_interleave(passages, 0).flatten(0, -2) for values in (input_ids, attention_mask))
+        ids, mask = (values.repeat_interleave(sequences, 0).flatten(0, -2) for values in (input_ids, attention_mask))
         features = self.alignment_backbone.encode_text(tokens, ids, mask)
-        scores = _in_float32(self.alignment_head, features)[..., 0].view(-1, passages, *prompts).mean(1)
+        scores = _in_float32(self.alignment_head, features)[..., 0].view(-1, sequences, *prompts).mean(1)
         return part.score_scale * scores + part.score_shift
 
     def _check_video(self, branch: str, name: str, pixel_values: Tensor | None) -> Tensor:
@@ -276,7 +279,7 @@ class AIGCVQAModel(AIGCVQAPreTrainedModel):
 
 
 def imagenet_to_clip(pixel_values: Tensor) -> Tensor:
-    """ImageNet-normalised frames (..., 3, H, W) as CLIP-normalised ones, float32."""
+    """Convert ImageNet-normalised frames (..., 3, H, W) to CLIP-normalised frames, float32."""
     statistics = list(zip(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     scale = [std / clip_std for _, std, _, clip_std in statistics]
     shift = [(mean - clip_mean) / clip_std for mean, _, clip_mean, clip_std in statistics]

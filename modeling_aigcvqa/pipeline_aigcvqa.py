@@ -1,4 +1,4 @@
-"""`pipeline("video-quality-assessment", ...)`: videos with prompts in, named scores out."""
+"""The pipeline "video-quality-assessment": scores videos with their prompts."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,22 +12,22 @@ from .limits_aigcvqa import ClipLimits, checked_clip
 
 SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
 ON_ERROR = ("raise", "return")
-VIEW = "pixel_values_"  # how the names of the model's views begin
+VIEW = "pixel_values_"  # prefix of the model inputs that are views of the video
 
 
 class AIGCVQAPipeline(Pipeline):
     """Scores of generated videos.
 
-    Call it with one `{"video": ..., "prompt": ...}` or with a list, generator or dataset of them (other keys are left
-    alone). Gives a dict of floats for each, of the branches that the model has: `quality_score`, `technical_score`,
-    `aesthetic_score`, `alignment_score`, higher is better.
+    Call it with one item `{"video": ..., "prompt": ...}` or with a list, generator or dataset of items; other keys are
+    ignored. It returns one dict of floats per item, with `quality_score` and the scores of the branches that the model
+    has: `technical_score`, `aesthetic_score`, `alignment_score`. Higher is better.
 
     Args of a call (or of `pipeline(...)`):
         batch_size, num_workers: as in every pipeline.
-        on_error: "raise" (default), or "return" for `{"error": message}` in the place of an item that cannot be read;
-            the items beside it in the batch are scored as ever.
-        limits: fields of `ClipLimits` for clips of strangers: videos are then bytes or addresses of listed hosts, paths
-            are refused, and a clip above a limit is an error before it is decoded.
+        on_error: "raise" (default), or "return" to return `{"error": message}` for an item that cannot be read. The
+            other items of the batch are scored.
+        limits: fields of `ClipLimits`, for clips from strangers. Videos must then be bytes or addresses on listed
+            hosts, paths are refused, and a clip above a limit is refused before it is decoded.
         num_frames, fragment_sampling, seed, max_length, ...: options of the processor.
     """
 
@@ -85,7 +85,7 @@ class AIGCVQAPipeline(Pipeline):
         limits: ClipLimits | None = None,
         processor_options: dict | None = None,
     ) -> dict:
-        """`{"video", "prompt"}` -> the model's inputs for one clip, or `{"error"}`."""
+        """An item `{"video", "prompt"}` -> the model inputs of one clip, or `{"error"}`."""
         try:
             if not isinstance(item, dict) or "video" not in item:
                 raise ValueError(f'expected {{"video": ..., "prompt": ...}} (got {_describe(item)}).')
@@ -102,17 +102,17 @@ class AIGCVQAPipeline(Pipeline):
 
     @property
     def _views(self) -> list[str]:
-        """The views that the model's branches see: no other one is computed."""
+        """The views that the built branches need; other views are not computed."""
         return [name.removeprefix(VIEW) for name in self.model.config.inputs if name.startswith(VIEW)]
 
     def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
-        """As the base class's, but a GPU's copies do not hold up the process that launches its work."""
+        """As in the base class, but copies to a GPU are asynchronous, so that they overlap with its work."""
         if isinstance(inputs, torch.Tensor):
-            return inputs.to(device, non_blocking=device.type == "cuda")  # towards the CPU this would be unsafe
+            return inputs.to(device, non_blocking=device.type == "cuda")  # asynchronous copies to the CPU are unsafe
         return super()._ensure_tensor_on_device(inputs, device)
 
     def _forward(self, batch: list[dict]) -> list[dict]:
-        """Score the items that could be read, in one pass where their shapes agree."""
+        """Score the items that could be read, in one forward pass per shape."""
         results: list[dict] = [dict(item) if "error" in item else {} for item in batch]
         by_shape: dict[tuple, list[int]] = {}
         for index, item in enumerate(batch):
@@ -126,12 +126,10 @@ class AIGCVQAPipeline(Pipeline):
         return results
 
     def postprocess(self, results: list[dict]) -> list[dict]:
-        return [
-            {name: value if name == "error" else float(value) for name, value in result.items()} for result in results
-        ]
+        return [result if "error" in result else {k: float(v) for k, v in result.items()} for result in results]
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """The base class saves no processor and loses the code of a pipeline that came from a folder; this does not."""
+        """Save model, processor and code. The base class saves neither the processor nor code loaded from a folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
@@ -141,7 +139,7 @@ def _describe(item: Any) -> str:
 
 
 def _collate(items: list[dict]) -> dict[str, torch.Tensor]:
-    """Clips of one shape as a batch; prompts are padded with 0, which the attention mask hides."""
+    """Join clips of one shape to a batch. Prompts are padded with 0, which the attention mask hides."""
     batch = {}
     for name in items[0]:
         values = [item[name][0] for item in items]

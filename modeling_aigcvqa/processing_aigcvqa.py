@@ -1,4 +1,4 @@
-"""The processor of AIGC-VQA: videos and prompts in, everything that the model takes out."""
+"""The processor of AIGC-VQA: turns videos and prompts into the inputs of the model."""
 
 from typing import Any
 
@@ -12,17 +12,16 @@ from .video_reading_aigcvqa import split_batch
 
 logger = logging.get_logger(__name__)
 
-
 TEXT_DEFAULTS = {"padding": True, "truncation": True, "return_token_type_ids": False}
 
 
 class AIGCVQAProcessor(ProcessorMixin):
-    """One decode, two views and the tokens of the prompt.
+    """Computes the two views of a video and the tokens of its prompt.
 
     Args:
         video_processor: an `AIGCVQAVideoProcessor`.
-        tokenizer: BERT-uncased with [DEC] and [ENC], as BLIP has it; a prompt starts with [CLS] as in ImageReward. Its
-            `model_max_length` is the longest prompt in tokens.
+        tokenizer: BERT-uncased with the tokens [DEC] and [ENC] of BLIP. A prompt starts with [CLS], as in ImageReward,
+            and is cut at the tokenizer's `model_max_length`.
         requires_prompt: whether empty prompts are refused; False for a model without the alignment branch.
     """
 
@@ -37,8 +36,8 @@ class AIGCVQAProcessor(ProcessorMixin):
         """Process a video and its prompt, or a batch of both.
 
         Args:
-            videos: one video or a list of them, in any form that `read_video` takes. None for the tokens alone.
-            text: the prompt of each video. None for the views alone.
+            videos: one video or a list of videos, in any form that `read_video` accepts. None for only the tokens.
+            text: one prompt per video. None for only the views.
             return_tensors: "pt" or "np".
             kwargs: options of the video processor (`num_frames`, `fragment_sampling`, `seed`, `device`, ...) and of the
                 tokenizer (`max_length`, ...).
@@ -47,27 +46,31 @@ class AIGCVQAProcessor(ProcessorMixin):
             `pixel_values_fragments`, `pixel_values_resized` (B, T, 3, 224, 224), `input_ids`, `attention_mask` (B, L).
 
         Raises:
-            ValueError: no input, as many prompts as videos not given, an empty prompt, a video that cannot be read.
+            ValueError: if there is no input, not one prompt per video, an empty prompt or a video that cannot be read.
+            TypeError: for an unknown option or a prompt that is not a str.
         """
         if videos is None and text is None:
             raise ValueError("nothing to process; pass videos=..., text=... or both.")
         text_options, video_options = self._split_options(kwargs)
         data = {}
-        if text is not None:  # first: it is cheap, and its errors need no decoding
+        if text is not None:  # before the videos, so that a wrong prompt is refused without decoding anything
             prompts = [text] if isinstance(text, str) else list(text)
             if videos is not None:
                 videos = split_batch(videos)
                 if len(prompts) != len(videos):
-                    raise ValueError(f"{len(prompts)} prompts for {len(videos)} videos; pass one prompt a video.")
+                    raise ValueError(f"{len(prompts)} prompts for {len(videos)} videos; pass one prompt per video.")
             protocol = get_protocol(video_options.get("protocol") or self.video_processor.protocol)
             text_options["return_tensors"] = return_tensors
-            data.update(self._tokenize(prompts, text_options, protocol.max_prompt_tokens))
+            data |= self._tokenize(prompts, text_options, protocol.max_prompt_tokens)
         if videos is not None:
-            data.update(self.video_processor(videos, return_tensors=return_tensors, **video_options))
+            data |= self.video_processor(videos, return_tensors=return_tensors, **video_options)
         return BatchFeature(data)
 
     def _split_options(self, options: dict) -> tuple[dict, dict]:
-        """Options by whom they are for. Not the base class's merge: it copies a `generator`, which then repeats."""
+        """Separate the options of the tokenizer from those of the video processor.
+
+        The base class has a method for this, but it copies a `generator`, which then gives the same numbers every time.
+        """
         video_names = set(self.video_processor.valid_kwargs.__annotations__)
         text, videos = dict(TEXT_DEFAULTS), {}
         for name, value in options.items():
@@ -104,8 +107,9 @@ class AIGCVQAProcessor(ProcessorMixin):
                 cut = self.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
                 self._warned_of_cuts = True
                 logger.warning(
-                    f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}; not read by the alignment branch: "
-                    f"...{cut!r} (prompt: {prompt[:60]!r}...). Said once; shorten prompts or raise max_length."
+                    f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}. The alignment branch ignores its "
+                    f"end, ...{cut!r} (prompt: {prompt[:60]!r}...). Shorten the prompt or raise max_length. Only the "
+                    "first such prompt is reported."
                 )
                 return
 

@@ -1,29 +1,29 @@
-"""Sampling protocols: ours, and those of published metrics, whose scores can so be reproduced with one model folder.
+"""Sampling protocols: ours, and those of published metrics, so that one model folder can reproduce their scores.
 
 | protocol | fragments | resized |
 | --- | --- | --- |
 | `aigcvqa` | `num_frames` spread evenly over the clip; cells cover the frame | the same frames, resized to a square |
-| `fast_vqa` | 4 clips of 32 frames, every second one, evenly placed (FAST-VQA's test mode) | as `aigcvqa` |
-| `dover` | 3 clips of 32 frames, every second one, one in each third | 32 frames, one in each 32nd |
-| `image_reward` | as `aigcvqa` | every frame a clip of its own; shorter side to 224 by bicubic, centre cut out |
+| `fast_vqa` | 4 clips of 32 frames with stride 2, evenly placed (FAST-VQA's test mode) | as `aigcvqa` |
+| `dover` | 3 clips of 32 frames with stride 2, one in each third of the video | 32 frames, one in each 32nd |
+| `image_reward` | as `aigcvqa` | every frame is a clip; shorter side resized to 224 (bicubic), centre cut out |
 
-Several clips of one video are scored one by one and averaged by the model.
+If a video has several clips, the model scores each clip and averages the scores.
 """
 
 from dataclasses import dataclass
 
-Clips = list[list[int]]  # frame indices, a list a clip
+Clips = list[list[int]]  # frame indices, one list per clip
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a protocol does otherwise than ours.
+    """A sampling protocol. The defaults are our own protocol.
 
     Args:
-        fragment_clips, resized_clips: "even", or the name of the sampler below.
-        published_cells: cells as FAST-VQA's and DOVER's code lays them; see `sample_fragments`.
-        crop: cut the centre out instead of squeezing the frame to a square.
-        max_prompt_tokens: where prompts are cut, if not at the tokenizer's limit.
+        fragment_clips, resized_clips: sampler of the view's frames, a name that `sample_clips` knows.
+        published_cells: whether cells are placed as in the code of FAST-VQA and DOVER; see `sample_fragments`.
+        crop: whether the centre is cut out, instead of resizing the whole frame to a square.
+        max_prompt_tokens: longest prompt in tokens; None for the tokenizer's limit.
     """
 
     fragment_clips: str = "even"
@@ -53,7 +53,7 @@ def sample_clips(sampler: str, total: int, num_frames: int, noise: list[float] |
     """Frame indices of every clip that `sampler` takes from `total` frames.
 
     Args:
-        noise: uniform numbers in [0, 1) for the samplers that place at random, 32 of them; None for the middle.
+        noise: 32 uniform numbers in [0, 1) for the samplers that can place clips at random; None for the middle.
     """
     if sampler == "even":
         return [sample_frame_indices(total, num_frames)]
@@ -68,9 +68,10 @@ def sample_clips(sampler: str, total: int, num_frames: int, noise: list[float] |
 
 
 def sample_frame_indices(total: int, num_frames: int) -> list[int]:
-    """`num_frames` of `total` frames, spread evenly from the first to the last; a short clip's frames repeat evenly.
+    """`num_frames` of `total` frames, spread evenly from the first to the last. The frames of a short clip repeat.
 
-    Linspace rounded to the nearest index, in integers, so that no platform rounds otherwise; 1 frame: the middle one.
+    This is a linspace rounded to the nearest index. It is computed in integers, so that all platforms round alike. For
+    one frame it is the middle one.
     """
     if num_frames == 1:
         return [(total - 1) // 2]
@@ -79,7 +80,7 @@ def sample_frame_indices(total: int, num_frames: int) -> list[int]:
 
 
 def _fast_vqa_clips(total: int, clips: int) -> Clips:
-    """FAST-VQA's test mode: clips evenly placed; frames beyond the end start again from the first."""
+    """FAST-VQA's test mode: evenly placed clips. Frames beyond the end wrap around to the first frame."""
     span = STRIDED_FRAMES * STRIDE
     interval = (total - span + 1) / clips
     starts = [int(clip * interval + interval / 2) if total >= span else 0 for clip in range(clips)]
@@ -87,7 +88,7 @@ def _fast_vqa_clips(total: int, clips: int) -> Clips:
 
 
 def _dover_clips(total: int, clips: int, length: int, stride: int, noise: list[float] | None) -> Clips:
-    """DOVER's sampler: one clip in each of `clips` equal parts, placed at random where the part is longer than it."""
+    """DOVER's sampler: one clip in each of `clips` equal parts, placed by `noise` if the part has room for it."""
     part = total // clips
     room = max(part - length * stride, 0)
     offsets = [room // 2 if noise is None else int(noise[clip] * room) for clip in range(clips)]

@@ -1,6 +1,7 @@
-"""Where a model's weights come from, as data: published sources, training runs, what is untrained.
+"""The provenance of weights, as data: published sources, training runs and untrained parts.
 
-It stands in config.json under `provenance`. The note beside the scores, the model card and the licence follow from it.
+config.json holds it under `provenance`. The note shown with the scores, the model card and the licence are derived from
+it.
 """
 
 import dataclasses
@@ -10,21 +11,21 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-PARTS = ("backbone", "adapter", "head")  # of a branch, as `untrained` names them: "technical_head"
+PARTS = ("backbone", "adapter", "head")  # of a branch; `untrained` combines both names, as in "technical_head"
 
 
 @strict
 @dataclass(kw_only=True)
 class Source:
-    """Published weights that some branches started from.
+    """A file of published weights from which some branches were initialised.
 
     Args:
-        branches: the branches that took weights from it.
-        name: of the published model.
+        branches: the branches that were initialised from it.
+        name: name of the published model.
         address: "hub:owner/name/file", an https address, or the name of a local file.
-        license: of the weights, as its publisher names it.
-        sha256: of the file.
-        commercial_use: whether the licence allows it.
+        license: licence of the weights, as their publisher calls it.
+        sha256: SHA-256 of the file.
+        commercial_use: whether the licence allows commercial use.
     """
 
     branches: list[str]
@@ -43,14 +44,15 @@ class Run:
     Args:
         stage: "stage1", "pre-training, technical", ...
         branches: the branches that it trained.
-        data: name of the data set: a Hub id or a folder's name, never a path of the machine.
-        labels: column of the labels, by score; empty where the run was no regression on opinions.
-        unfixed_ratio: share of every encoder that it trained.
-        epochs, best_epoch: that were run, and the one whose weights were kept; None where nothing was chosen.
-        num_clips: clips that it trained on.
-        simulated: whether the clips are drawings and the opinions a program's, as those of the synthetic benchmark.
-        seconds: it took.
-        commit: of the training code; None where it is not known.
+        data: name of the dataset: a Hub id or the name of a folder, never a path.
+        labels: score -> column of its labels; empty if the run was not a regression on opinion scores.
+        unfixed_ratio: share of every encoder that was trained.
+        epochs: number of epochs.
+        best_epoch: the epoch whose weights were kept; None if no epoch was selected.
+        num_clips: number of training clips.
+        simulated: whether the clips are drawn and the opinions computed by a program, as in the synthetic benchmark.
+        seconds: duration.
+        commit: commit of the training code; None if it is not known.
     """
 
     stage: str
@@ -69,14 +71,14 @@ class Run:
 @strict
 @dataclass(kw_only=True)
 class Provenance:
-    """Everything that is known of a model's weights, the earliest first.
+    """Everything that is known about the weights of a model.
 
     Args:
         sources: published weights.
-        runs: training runs.
-        untrained: parts that are still random, such as "aesthetic_head" (a branch and one of `PARTS`).
-        caveat: what the publisher wants to be said beside the scores, in words of their own.
-        license: of the weights, where the publisher states one; a source's restriction stays all the same.
+        runs: training runs, the earliest first.
+        untrained: parts that still have random weights, such as "aesthetic_head" (a branch and one of `PARTS`).
+        caveat: a warning of the publisher that is shown with the scores.
+        license: licence of the weights, if the publisher states one. Restrictions of the sources apply all the same.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -87,10 +89,10 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None) -> "Provenance":
-        """Of the dict that `to_dict` gives; None for nothing known.
+        """The inverse of `to_dict`; None means that nothing is known.
 
         Raises:
-            ValueError: for an unknown or missing field or a wrong type; names it.
+            ValueError: for an unknown field, a missing field or a wrong type; names the field.
         """
         try:
             values = dict(values or {})
@@ -101,32 +103,35 @@ class Provenance:
             raise ValueError(f"provenance: {error.__cause__ or error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts, as JSON has them."""
+        """Nested lists and dicts that JSON can store."""
         return dataclasses.asdict(self)
 
     @property
     def known(self) -> bool:
-        """Whether anything is."""
+        """Whether anything is known."""
         return self != Provenance()
 
     @property
     def commercial_use(self) -> bool:
-        """Whether every source allows it."""
+        """Whether every source allows commercial use."""
         return all(source.commercial_use for source in self.sources)
 
     def is_trained(self, branch: str) -> bool:
-        """Whether a training run of ours trained the branch."""
+        """Whether a training run has trained the branch."""
         return any(branch in run.branches for run in self.runs)
 
     def with_run(self, run: Run) -> "Provenance":
-        """After one more run. Heads and adapters train in every run; a backbone counts once all of it has trained."""
+        """The provenance after one more run.
+
+        Heads and adapters count as trained after any run, backbones only after a run that trained all of their layers.
+        """
         trained = PARTS if run.unfixed_ratio == 1 else ("adapter", "head")
         done = {f"{branch}_{part}" for branch in run.branches for part in trained}
         untrained = [part for part in self.untrained if part not in done]
         return dataclasses.replace(self, runs=[*self.runs, run], untrained=untrained)
 
     def of_branches(self, branches: list[str]) -> "Provenance":
-        """What of it concerns some of the branches. The caveat and the licence stay."""
+        """The part that concerns these branches. The caveat and the licence are kept."""
         sources, runs = (
             [
                 dataclasses.replace(entry, branches=[branch for branch in entry.branches if branch in branches])
@@ -139,7 +144,7 @@ class Provenance:
         return dataclasses.replace(self, sources=sources, runs=runs, untrained=untrained)
 
     def merged(self, other: "Provenance") -> "Provenance":
-        """Of a model that is put together from two."""
+        """The provenance of a model that is merged from two models."""
         return Provenance(
             sources=self.sources + other.sources,
             runs=self.runs + other.runs,
@@ -149,7 +154,7 @@ class Provenance:
         )
 
     def note(self, branches: list[str]) -> str | None:
-        """What is to be said beside the scores of a model with these branches; None where there is nothing."""
+        """What users must know about the scores of a model with these branches; None for nothing."""
         mine = self.of_branches(branches)
         sentences = [mine.caveat, mine._untrained_note(branches), mine._published_note(branches)]
         if mine.runs and all(run.simulated for run in mine.runs):

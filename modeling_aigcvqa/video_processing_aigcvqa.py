@@ -1,4 +1,4 @@
-"""From a video to the two views of AIGC-VQA: fragments for the technical branch, resized frames for the other two."""
+"""Turns a video into two views: fragments for the technical branch and resized frames for the other two branches."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -27,28 +27,28 @@ from .video_reading_aigcvqa import read_video, split_batch
 
 VIEWS = ("fragments", "resized")
 
-# Allocated, never touched, and freed at once: glibc then keeps freed memory for the next allocation, up to twice this
-# size, instead of giving it back (mallopt(3), M_MMAP_THRESHOLD; it follows blocks of up to 32 MiB). Fresh pages for
-# the 10 MB of a view cost some 5 ms a clip, more than normalising it.
+# This block is freed at once and never touched. It raises glibc's dynamic threshold (mallopt(3), M_MMAP_THRESHOLD, at
+# most 32 MiB), below which freed memory is kept for the next allocation instead of being returned to the system. Fresh
+# pages for the 10 MB of a view would cost about 5 ms per clip, more than the normalisation itself.
 torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
-    """The options: only what is honoured, so that no other option of the base class passes unnoticed.
+    """Options of the video processor. Options of the base class that would have no effect are left out and refused.
 
-    views: what is made of a video: "fragments", "resized" or both (default).
-    num_frames: T, spread evenly over each clip.
-    size: of the resized view, {"height", "width"} in pixels.
+    views: the views to compute: "fragments", "resized" or both (default).
+    num_frames: number of frames T, spread evenly over each clip.
+    size: size of the resized view in pixels, {"height", "width"}.
     resample: filter of the resized view, a `PILImageResampling`.
-    image_mean, image_std: of the normalisation, one value a colour.
-    fragment_grid: fragments a side of the technical view.
-    fragment_size: pixels a side of a fragment, taken from the frame as they are.
-    fragment_sampling: "center" (deterministic) or "random" places of the fragments within their cells.
-    protocol: whose sampling: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
-    seed: makes random fragments repeatable: a clip gets the same ones alone and in any batch.
-    generator: the torch.Generator to draw random fragments from, clip after clip.
-    device: where the views are computed, e.g. "cuda"; by default where the frames are.
-    return_metadata: adds `video_metadata`, with the frame indices that were used.
+    image_mean, image_std: statistics of the normalisation, one value per colour.
+    fragment_grid: number of fragments per side of the technical view.
+    fragment_size: pixels per side of a fragment; they are copied from the frame without resizing.
+    fragment_sampling: where fragments lie within their cells: "center" (deterministic) or "random".
+    protocol: sampling protocol: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
+    seed: makes random fragments repeatable: a clip gets the same fragments alone and in any batch.
+    generator: the torch.Generator that random fragments are drawn from, clip after clip.
+    device: where the views are computed, for example "cuda"; by default on the device of the frames.
+    return_metadata: adds `video_metadata` with the indices of the frames that were used.
     return_tensors: "pt" (default) or "np".
     """
 
@@ -70,12 +70,12 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
 
 
 class AIGCVQAVideoProcessor(BaseVideoProcessor):
-    """One decode, two views of the same frames.
+    """Decodes a video once and computes two views of the same frames.
 
     Returns `pixel_values_fragments` (B, T, 3, g s, g s) with g = `fragment_grid`, s = `fragment_size`, and
-    `pixel_values_resized` (B, T, 3, `size.height`, `size.width`), both ImageNet-normalised float32; a protocol that
-    takes several clips of a video gives (B, clips, T, 3, h, w). `views` leaves one of them out. Every option is saved
-    with the model and can be given per call.
+    `pixel_values_resized` (B, T, 3, `size.height`, `size.width`), both ImageNet-normalised float32. A protocol that
+    takes several clips per video gives (B, clips, T, 3, h, w). The option `views` leaves one view out. Every option is
+    saved with the model and can be overridden per call.
     """
 
     valid_kwargs = AIGCVQAVideoProcessorKwargs
@@ -96,7 +96,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         super().__init__(**kwargs)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[AIGCVQAVideoProcessorKwargs]) -> BatchFeature:
-        """Process one video or a list of them, in the forms of `read_video`; options as in the class of `kwargs`."""
+        """Process one video or a list of videos, in any form of `read_video`; see `AIGCVQAVideoProcessorKwargs`."""
         return_tensors = kwargs.pop("return_tensors", None) or "pt"
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__))
         if unknown:
@@ -107,11 +107,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         options["size"] = get_size_dict(options["size"], default_to_square=True)
         self._check_options(options)
         protocol = get_protocol(options["protocol"])
-        processed, metadata = [], []
-        for video in split_batch(videos):
-            views, clip_metadata = self._process(video, options, protocol)
-            processed.append(views)
-            metadata.append(clip_metadata)
+        processed, metadata = zip(*(self._process(video, options, protocol) for video in split_batch(videos)))
         data = {
             f"pixel_values_{name}": torch.stack([views[name] for views in processed])
             if len(processed) > 1
@@ -120,11 +116,11 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         }
         features = BatchFeature(data, tensor_type=return_tensors)
         if options["return_metadata"]:
-            features["video_metadata"] = metadata
+            features["video_metadata"] = list(metadata)
         return features
 
     def sample_frames(self, metadata: VideoMetadata, num_frames: int | None = None, **kwargs) -> np.ndarray:
-        """Indices (T,) of the frames that are used, for callers of the base class's interface."""
+        """Indices (T,) of the frames that are used; part of the base class's interface."""
         return np.asarray(sample_frame_indices(metadata.total_num_frames, num_frames or self.num_frames))
 
     def _check_options(self, options: dict) -> None:
@@ -139,9 +135,8 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
             raise ValueError(f"seed={options['seed']} and a generator were both given; pass one of them.")
 
     def _process(self, video: Any, options: dict, protocol: Protocol) -> tuple[dict[str, Tensor], VideoMetadata]:
-        """One decode of one video -> its views by name, normalised, and what is known of the video."""
-        random = options["fragment_sampling"] == "random"
-        generator = options["generator"]
+        """The normalised views of one video by name, and its metadata."""
+        random, generator = options["fragment_sampling"] == "random", options["generator"]
         if options["seed"] is not None:
             generator = torch.Generator().manual_seed(options["seed"])
         samplers = {"fragments": protocol.fragment_clips, "resized": protocol.resized_clips}
@@ -151,13 +146,11 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         }
         clips: dict[str, list[list[int]]] = {}
 
-        def choose_frames(total: int) -> list[int]:  # called again where a second decoder takes over
+        def choose_frames(total: int) -> list[int]:  # called again if a second decoder takes over
             for name in options["views"]:
                 clips[name] = sample_clips(samplers[name], total, options["num_frames"], noises[name])
             first, *others = clips.values()
-            chosen = (
-                [first] if all(view == first for view in others) else clips.values()
-            )  # shared, or one after another
+            chosen = [first] if all(view == first for view in others) else clips.values()  # frames that views share
             return [index for view in chosen for clip in view for index in clip]
 
         frames, metadata = read_video(video, choose_frames)
@@ -179,7 +172,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
 def _fragments_of_clips(
     clips: Sequence[Tensor], options: dict, protocol: Protocol, generator: torch.Generator | None
 ) -> Tensor:
-    """Fragments of every clip of one video, one clip after the other: (clips T, 3, h, w)."""
+    """Fragments of the clips of one video, joined in time: (clips T, 3, h, w)."""
     grid, size, random = options["fragment_grid"], options["fragment_size"], options["fragment_sampling"] == "random"
     fragments = []
     for frames in clips:
@@ -195,19 +188,20 @@ def _uniform(generator: torch.Generator | None, *shape: int) -> Tensor:
 def sample_fragments(
     frames: Tensor, grid: int, size: int, noise: Tensor | None = None, published_cells: bool = False
 ) -> Tensor:
-    """Grid mini-patch sampling (FAST-VQA section 3.1): a patch of raw pixels from every cell, side by side.
+    """Grid mini-patch sampling (FAST-VQA section 3.1): one patch of raw pixels from every cell, put side by side.
 
-    The frame is cut into `grid` x `grid` cells that cover it; the patch's place in its cell is the same in all frames.
-    A frame with a side below `grid * size` is enlarged first, keeping its shape, and the cells lie on the enlarged one.
+    The frame is cut into `grid` x `grid` cells that cover it. A patch has the same place in its cell in all frames.
+    A frame with a side below `grid * size` is first enlarged with its aspect ratio kept, and then cut into cells.
 
     Args:
         frames: (T, H, W, 3), uint8 or float.
         noise: None for the centre of every cell, or uniform numbers in [0, 1), (2, grid, grid), for y and x.
-        published_cells: lay the cells as the code of FAST-VQA and DOVER does: equal cells of H // grid pixels that
-            leave the rest of the frame out, and on a small frame cells of its own size on the enlarged one's top left.
+        published_cells: place the cells as the code of FAST-VQA and DOVER does: equal cells of H // grid pixels, which
+            leave the rest of the frame out. On an enlarged frame, the cells keep the size and the place that they have
+            on the original frame, so that only the top left of the enlarged frame is sampled.
 
     Returns:
-        (T, 3, grid * size, grid * size), uint8 where uint8 came in and nothing had to be enlarged, else float in 0..1.
+        (T, 3, grid * size, grid * size): uint8 if `frames` is uint8 and was not enlarged, otherwise float in 0..1.
     """
     height, width = frames.shape[1:3]
     scale = max(grid * size / min(height, width), 1.0)
@@ -220,33 +214,33 @@ def sample_fragments(
 
 
 def _patch_corners(length: int, grid: int, size: int, noise: Tensor | None, axis: int) -> Tensor:
-    """First position along one axis of every patch, (grid, grid) int64; cells change along `axis`."""
+    """First pixel of every patch along one axis, (grid, grid) int64; the cells follow each other along `axis`."""
     borders = torch.arange(grid + 1) * length // grid
     return _place(borders[:-1], borders.diff() - size, noise, axis, spare=1)
 
 
 def _published_corners(length: int, grid: int, size: int, noise: Tensor | None, axis: int) -> Tensor:
-    """`_patch_corners` for published cells; `length` is the frame's own, also where it was enlarged."""
+    """`_patch_corners` for published cells; `length` is the length before any enlargement."""
     start = (torch.arange(grid) * (length // grid)).clamp(max=max(length - size, 0))
     return _place(start, torch.full((grid,), max(length // grid - size, 0)), noise, axis, spare=0)
 
 
 def _place(start: Tensor, room: Tensor, noise: Tensor | None, axis: int, spare: int) -> Tensor:
-    """Start of each cell (grid,) plus the patch's offset in it: the middle of its room, or by `noise`."""
+    """Start of each cell (grid,) plus the offset of its patch: half of the spare room, or a share given by `noise`."""
     grid = len(start)
     start, room = (value.view((grid, 1) if axis == 0 else (1, grid)).expand(grid, grid) for value in (start, room))
     return start + (room // 2 if noise is None else (noise[axis].cpu() * (room + spare)).long())
 
 
 def _take_patches(frames: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """The patches at the corners (grid, grid), side by side: (T, H, W, 3) -> (T, 3, grid size, grid size)."""
+    """The patches at the corners (grid, grid), put side by side: (T, H, W, 3) -> (T, 3, grid size, grid size)."""
     corners = torch.stack([top, left], -1).tolist()
     rows = [torch.cat([frames[:, y : y + size, x : x + size] for y, x in row], 2) for row in corners]
     return rearrange(torch.cat(rows, 1), "t h w c -> t c h w")
 
 
 def _published_enlargement(frames: Tensor, scale: float) -> Tensor:
-    """(T, H, W, 3) -> (T, scale H, scale W, 3), bilinear; uint8 is cut off, as published."""
+    """(T, H, W, 3) -> (T, scale H, scale W, 3), bilinear; uint8 values are truncated, as in the published code."""
     unit = frames / 255 if frames.dtype == torch.uint8 else frames
     enlarged = F.interpolate(rearrange(unit, "t h w c -> t c h w"), scale_factor=scale, mode="bilinear")
     if frames.dtype == torch.uint8:
@@ -255,7 +249,7 @@ def _published_enlargement(frames: Tensor, scale: float) -> Tensor:
 
 
 def _interpolate_at(frames: Tensor, top: Tensor, left: Tensor, size: int, enlarged: list[int]) -> Tensor:
-    """The patches of the frame enlarged by bilinear interpolation, without making it; floats in 0..1."""
+    """The patches of the enlarged frame, interpolated without computing the whole enlarged frame; floats in 0..1."""
     inside = torch.arange(size)
     rows = rearrange(top[..., None] + inside, "i j s -> i s j 1").to(frames.device)
     columns = rearrange(left[..., None] + inside, "i j s -> i 1 j s").to(frames.device)
@@ -272,8 +266,8 @@ def _interpolate_at(frames: Tensor, top: Tensor, left: Tensor, size: int, enlarg
 def resize_frames(frames: Tensor, size: Any, resample: Any, crop: bool = False) -> Tensor:
     """(T, H, W, 3) -> (T, 3, height, width), antialiased.
 
-    The frame is squeezed to the size (as DOVER does), or with `crop` its shorter side is brought to it by bicubic and
-    the centre cut out (as CLIP, BLIP and ImageReward do).
+    Without `crop` the aspect ratio changes to that of `size`, as in DOVER. With `crop` the shorter side is resized with
+    the bicubic filter and the centre is cut out, as in CLIP, BLIP and ImageReward.
     """
     frames, target = rearrange(frames, "t h w c -> t c h w"), [size["height"], size["width"]]
     if crop:
@@ -289,7 +283,7 @@ def normalize(frames: Tensor, mean: list[float], std: list[float]) -> Tensor:
     mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in (mean, std))
     if frames.requires_grad:
         return frames * (1 / (unit * std)) - mean / std
-    # One new tensor, converted first: arithmetic on uint8 pixels, or a fresh tensor for each step, takes twice as long.
+    # Convert first and then work in place: arithmetic on uint8, or a new tensor per step, takes twice as long.
     normalized = torch.empty(frames.shape, device=frames.device).copy_(frames)
     return normalized.mul_(1 / (unit * std)).sub_(mean / std)
 

@@ -1,4 +1,4 @@
-"""The command line, `aigcvqa`: a file for each command."""
+"""The command line `aigcvqa`, with one file per command."""
 
 import argparse
 
@@ -22,6 +22,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 @exits_with_status("aigcvqa")
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 if all succeeded, 1 if something failed, 2 for a wrong call."""
+    """Run a command. The exit status is 0 for success, 1 if a video failed and 2 for a wrong call."""
     arguments = build_parser().parse_args(argv)
     return arguments.run(arguments, error_console())

@@ -1,4 +1,4 @@
-"""`aigcvqa convert`: a model folder from published checkpoints."""
+"""`aigcvqa convert`: build a model folder from published checkpoints."""
 
 import argparse
 from pathlib import Path
@@ -11,11 +11,11 @@ from ..conversion.weight_sets import LICENSES
 
 HELP = "build a model folder from published checkpoints"
 DESCRIPTION = (
-    "Each of --technical, --aesthetic and --alignment takes a file, hub:owner/name[@revision]/file or an https address "
-    "of a checkpoint, which is recognised by its content: DOVER, DOVER++, FAST-VQA, Video-Swin-T, ConvNeXt-T of timm, "
-    "BLIP ViT-L, ImageReward. Branches without one are left out. The folder holds weights, processor, code, a model "
-    "card and conversion.json, which accounts for every key of every source. Licences and sizes are said before "
-    "anything is fetched."
+    "Each of --technical, --aesthetic and --alignment takes a checkpoint: a file, hub:owner/name[@revision]/file or an "
+    "https address. The format is recognised by its content: DOVER, DOVER++, FAST-VQA, Video-Swin-T, ConvNeXt-T of "
+    "timm, BLIP ViT-L, ImageReward. Branches without a checkpoint are left out. The folder holds weights, processor, "
+    "code, a model card and conversion.json, which accounts for every key of every checkpoint. Licences and sizes are "
+    "printed before anything is downloaded."
 )
 
 
@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=list(WEIGHT_SETS),
-        help="checkpoints of the branches that are not given; free: free for any use, dover: not for commercial use",
+        help="checkpoints of the other branches; free: may be used for any purpose, dover: non-commercial use only",
     )
     parser.add_argument("--output", "--out", type=Path, required=True, help="new folder")
-    parser.add_argument("--seed", type=int, default=0, help="of what no checkpoint holds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of parameters that no checkpoint holds")
 
 
 def run(arguments: argparse.Namespace, errors: Console) -> int:

@@ -1,4 +1,4 @@
-"""`aigcvqa explain`: where, when and by which word a clip's scores break."""
+"""`aigcvqa explain`: show which places, moments and words lower the scores of a clip."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,8 @@ from ..explain import WEIGHTS, explain
 from ..loading import load_pipeline
 from .shared import add_model_arguments, print_table
 
-HELP = "show where, when and by which word a clip's scores break"
-DESCRIPTION = "Writes heat maps over the video, a timeline, the weakest words and one HTML page with it all."
+HELP = "show which places, moments and words lower the scores of a clip"
+DESCRIPTION = "Writes heat maps over the video, a timeline, the effect of every word and an HTML page with all of it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     add_model_arguments(parser)
     parser.add_argument(
-        "--window", type=int, help="frames of the clip that a window spans (default: as many as the model scores)"
+        "--window", type=int, help="length of a window in frames (default: the number that the model scores)"
     )
-    parser.add_argument("--stride", type=int, help="frames between windows' starts (default: half a window)")
-    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of windows that overlap")
+    parser.add_argument("--stride", type=int, help="frames from one window to the next (default: half a window)")
+    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="weights of overlapping windows")
 
 
 def run(arguments: argparse.Namespace, errors: Console) -> int:

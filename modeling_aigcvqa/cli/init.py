@@ -1,4 +1,4 @@
-"""`aigcvqa init`: a model with random weights."""
+"""`aigcvqa init`: write a model with random weights."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.console import Console
 from ..common.files import check_new_folder, whole_folder
 from ..common.presets import ARCHITECTURES, default_processor, save_model_folder, untrained_model
 
-HELP = "write an untrained model to a folder, to start training from"
+HELP = "write an untrained model to a folder, as a start for training"
 DESCRIPTION = "Writes a model with random weights. `aigcvqa convert` writes one with published weights."
 
 

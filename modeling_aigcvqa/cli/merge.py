@@ -1,4 +1,4 @@
-"""`aigcvqa merge`: one model from branches of several."""
+"""`aigcvqa merge`: build one model from branches of several models."""
 
 import argparse
 from pathlib import Path
@@ -9,14 +9,14 @@ from ..configuration_aigcvqa import BRANCHES
 from ..conversion import merge
 from ..loading import load_model
 
-HELP = "put branches of several models together"
-DESCRIPTION = "Takes each branch from a model of its own; what is known of the weights and their licences comes along."
+HELP = "build one model from branches of several models"
+DESCRIPTION = "Takes each branch from the model given for it. Provenance and licences of the weights are kept."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     for branch in BRANCHES:
         parser.add_argument(
-            f"--{branch}", metavar="MODEL", help=f"folder, Hub id or name of the {branch} branch's model"
+            f"--{branch}", metavar="MODEL", help=f"folder, Hub id or name of the model to take the {branch} branch from"
         )
     parser.add_argument("--output", type=Path, required=True, help="new folder")
 

@@ -1,4 +1,4 @@
-"""`aigcvqa score`: scores of videos, from the command line or a manifest."""
+"""`aigcvqa score`: score videos given as arguments or in a manifest."""
 
 import argparse
 import json
@@ -15,27 +15,27 @@ from ..pipeline_aigcvqa import SCORES
 from .shared import REAL_WEIGHTS, add_model_arguments, print_table
 
 HELP = "score videos"
-DESCRIPTION = "Four scores per video, higher is better. The exit status is 1 where a video could not be scored."
-TABLE_ROWS = 1000  # printed at most, and kept for that; a file has them all
+DESCRIPTION = "Prints four scores per video; higher is better. The exit status is 1 if a video could not be scored."
+TABLE_ROWS = 1000  # most rows that are kept and printed; --output has no limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders of frames or URLs")
     parser.add_argument("--prompt", help="the prompt that the videos were generated from")
     parser.add_argument(
-        "--manifest", type=Path, help="CSV or JSONL with the columns file and prompt; files relative to it"
+        "--manifest", type=Path, help="CSV or JSONL with the columns file and prompt; paths are relative to it"
     )
-    parser.add_argument("--output", type=Path, help="CSV or JSONL to write; rows appear as they are scored")
+    parser.add_argument("--output", type=Path, help="CSV or JSONL to write; rows are written as they are scored")
     add_model_arguments(parser)
-    parser.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: the model's)")
+    parser.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: all)")
     parser.add_argument(
         "--alignment_num_frames",
         type=int,
         metavar="N",
-        help="frames that the alignment branch sees; fewer are faster (default: the model's)",
+        help="number of frames for the alignment branch; fewer are faster (default: the number in the config)",
     )
     parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode ahead")
+    parser.add_argument("--num_workers", type=int, default=0, help="worker processes that decode videos")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     else:
         print_table(shown, note)
     if len(shown) < len(rows):
-        errors.print(f"The first {len(shown)} of {len(rows)} rows are shown; --output FILE keeps all.")
+        errors.print(f"Only the first {len(shown)} of {len(rows)} rows are shown; --output FILE writes all.")
     if arguments.model == SHIPPED:
         errors.print(REAL_WEIGHTS)
     for row in failed:
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
 
 
 def read_clips(arguments: argparse.Namespace) -> tuple[list[str], list[dict]]:
-    """What to open for each video, and its row: the manifest's columns, or `file` and `prompt`."""
+    """The clip to open and the row of each video: the columns of the manifest, or `file` and `prompt`."""
     if arguments.manifest and arguments.videos:
         raise ValueError("pass VIDEO... or --manifest, not both.")
     if not arguments.manifest and not arguments.videos:
@@ -102,7 +102,7 @@ def check_output(output: Path, manifest: Path | None) -> None:
 
 
 class Items(Dataset):
-    """Clips and their rows as the pipeline takes them: a dataset, which it reads lazily (a list is read at once)."""
+    """Clips and prompts as a dataset, which the pipeline scores lazily; it would score a list completely first."""
 
     def __init__(self, clips: list[str], rows: list[dict]):
         self.clips, self.rows = clips, rows

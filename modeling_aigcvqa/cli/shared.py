@@ -1,4 +1,4 @@
-"""Arguments and output that several commands have."""
+"""Arguments and output that several commands share."""
 
 import argparse
 
@@ -10,8 +10,8 @@ from ..loading import DTYPES, SHIPPED
 from ..pipeline_aigcvqa import SCORES
 
 REAL_WEIGHTS = (
-    "This is the small model inside the package. For published weights pass --model free (fetched and converted once; "
-    "`aigcvqa convert --help` says more)."
+    "These are scores of the small model inside the package. For published weights pass --model free (downloaded and "
+    "converted once; see `aigcvqa convert --help`)."
 )
 
 
@@ -20,19 +20,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=SHIPPED,
-        help="small (inside the package, the default), free or dover (published weights, fetched once), a folder or a "
-        "Hub id",
+        help="small (inside the package, the default), free or dover (published weights, downloaded once), a folder or "
+        "a Hub id",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument(
         "--dtype",
         choices=["auto", *DTYPES],
-        help="number format; auto takes the faster one here and says which (default: that of the weights)",
+        help="dtype of the computation; auto takes the fastest one (default: the dtype of the weights)",
     )
 
 
 def print_table(rows: list[dict], note: str | None) -> None:
-    """Scores of clips, with what is to be said of the weights."""
+    """Print the scores of clips, with the note on the weights."""
     columns = [name for name in SCORES if any(name in row for row in rows)]
     table = Table(caption=f"Higher is better.{' ' + note if note else ''}", caption_style="yellow" if note else None)
     table.add_column("file", overflow="fold")

@@ -1,1 +1,1 @@
-"""What several parts of the installed package share: files, manifests, the console, presets of models."""
+"""Code that several parts of the installed package share: files, manifests, the console, presets of models."""

@@ -1,4 +1,4 @@
-"""What every program does on the console: errors in one line, progress bars, exit statuses."""
+"""Console behaviour that all programs share: one-line errors, progress bars, exit statuses."""
 
 import functools
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def error_console() -> Console:
-    """Standard error, with text taken as it is: file names and prompts may hold what looks like markup."""
+    """A console for standard error without markup, because file names and prompts may look like markup."""
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def exits_with_status(name: str) -> Callable:
-    """Makes a program's `main` return an exit status: its own (None counts as 0), or 2 for an error of the user's.
+    """Decorator for the `main` of the program `name`. It makes `main` return an exit status (None counts as 0).
 
-    ValueError and OSError are such errors: they are printed in one line after the program's name.
+    ValueError and OSError are errors of the user: they are printed in one line and the exit status is 2.
     """
 
     def decorate(main: Callable[..., int | None]) -> Callable[..., int]:
@@ -33,6 +33,6 @@ def exits_with_status(name: str) -> Callable:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with count and remaining time; nothing where the console is no terminal."""
+    """A progress bar with count and remaining time; nothing is shown if the console is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

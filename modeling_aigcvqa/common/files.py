@@ -1,9 +1,9 @@
-"""Write a file or a folder whole or not at all: under another name beside it, renamed when it is complete."""
+"""Write files and folders atomically: under a hidden name first, and renamed when they are complete."""
 
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +12,14 @@ from typing import Any
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path to write to. The file takes the place of `path` when the block ends; after an error it is removed.
+    """A path to write a file to. The file replaces `path` when the block ends; after an error it is removed.
 
-    The name is unique, so several processes may write the same `path` at once: the last one to finish stays. It keeps
-    the ending of `path`, which some writers take the format from.
+    The name is unique, so that several processes may write the same `path` at once; the last one to finish wins. It has
+    the suffix of `path`, from which some writers take the format.
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = _hidden_name(Path(path))
     try:
         yield partial
-        partial.chmod(0o666 & ~_umask())  # mkstemp makes it readable by its owner alone
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -32,47 +28,49 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder to fill. It takes the place of `path` when the block ends; after an error it is removed.
+    """A new folder to fill. It replaces `path` when the block ends; after an error it is removed.
 
-    A folder that `path` names already is replaced: call `check_new_folder` first where that would be a loss.
+    An existing folder is deleted: call `check_new_folder` first to prevent that.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    partial = _hidden_name(Path(path))
+    partial.mkdir(parents=True)
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())
-        replace_folder(partial, path)
+        replace_folder(partial, Path(path))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
 def replace_folder(partial: Path, path: Path) -> None:
-    """Rename a complete folder to `path`; what stood there goes."""
+    """Rename a complete folder to `path`, which is deleted first if it exists."""
     if path.exists():
         shutil.rmtree(path)
     os.rename(partial, path)
 
 
+def _hidden_name(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
 def check_new_folder(path: Path, option: str = "--output") -> None:
-    """Refuse a folder that would be overwritten or mixed with something.
+    """Refuse a folder whose content would be overwritten or mixed with new files.
 
     Raises:
-        ValueError: where `path` is a file or a folder that is not empty; names `option`.
+        ValueError: if `path` is a file or a folder that is not empty; names `option`.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{option} '{path}' exists and is not an empty folder; name a new one.")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file whole or not at all. What JSON does not know (a path, say) is written as its text."""
+    """Write a JSON file atomically. Objects that JSON does not know, such as paths, are written as text."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
@@ -80,16 +78,9 @@ def read_json(path: str | Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: for a file that is missing or is not JSON; names it.
+        ValueError: if the file is missing or is not JSON; names the file.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"'{path}' cannot be read as JSON ({error}).") from error
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

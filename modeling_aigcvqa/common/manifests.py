@@ -1,4 +1,4 @@
-"""Manifests of clips (CSV or JSONL) and the same formats written: one reader, one writer."""
+"""Read manifests of clips (CSV or JSONL), and write tables in the same formats."""
 
 import csv
 import json
@@ -6,32 +6,32 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIXES = (".csv", ".jsonl")
-FILE_COLUMNS = ("file", "file_name")  # the second is that of a VideoFolder's metadata
+FILE_COLUMNS = ("file", "file_name")  # the second name is used by VideoFolder of `datasets`
 
 
 def file_column(row: dict) -> str | None:
-    """The column that names the clip: `file`, or `file_name` as in a VideoFolder's metadata; None for neither."""
+    """The column that names the clip: `file`, or `file_name` as in the metadata of a VideoFolder; None if both lack."""
     return next((name for name in FILE_COLUMNS if isinstance(row.get(name), str) and row[name]), None)
 
 
 def clip_of(row: dict, manifest: Path) -> str:
-    """The clip of a manifest's row as it can be opened: an address, or a path relative to the manifest's folder."""
+    """The clip of a row in a form that can be opened: a URL, or its path, which is relative to the manifest."""
     file = row[file_column(row)]
     return file if file.startswith(("http://", "https://")) else str(manifest.parent / file)
 
 
 def check_suffix(path: Path, option: str) -> None:
-    """Raise ValueError, naming the option, for a file that is neither .csv nor .jsonl."""
+    """Raise ValueError, which names the option, unless the file name ends in .csv or .jsonl."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{option} '{path}': expected a name that ends in {' or '.join(SUFFIXES)}.")
 
 
 def read_manifest(path: Path) -> list[dict]:
-    """Rows of a CSV or JSONL file, each with a `file`; other columns are kept.
+    """The rows of a CSV or JSONL file with a column `file` or `file_name`; other columns are kept.
 
     Raises:
-        ValueError: for another ending, no rows, a row without `file`, a CSV row with too many values, a line that is no
-            JSON object; names the file and the row.
+        ValueError: for another file type, no rows, a row without a file, a CSV row with too many values or a line that
+            is not a JSON object; names the file and the row.
     """
     check_suffix(path, "--manifest")
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -64,11 +64,11 @@ def _read_jsonl(lines: Iterable[str], path: Path) -> Iterator[dict]:
 
 
 class RowWriter:
-    """Writes rows to CSV or JSONL as they come, so that an interrupted run keeps what it has.
+    """Writes rows to CSV or JSONL one by one, so that an interrupted run keeps the rows that it has.
 
     Args:
-        path: of the file; None writes nothing.
-        columns: of a CSV, in this order; a row may lack some.
+        path: the file to write; None to write nothing.
+        columns: the columns of a CSV, in this order; rows may lack some of them.
     """
 
     def __init__(self, path: Path | None, columns: Iterable[str]):

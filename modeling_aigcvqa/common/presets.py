@@ -1,4 +1,4 @@
-"""Models and processors that the installed package can make without a download."""
+"""Models and processors that the installed package can create without a download."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from ..provenance_aigcvqa import Provenance
 from ..video_processing_aigcvqa import AIGCVQAVideoProcessor
 
 VOCABULARY = Path(__file__).parents[1] / "assets" / "small" / "vocab.txt"
-# ImageReward cuts prompts at 35 tokens; prompts of today's generators are longer, and BERT's positions go to 512.
+# ImageReward cuts prompts at 35 tokens, but prompts for today's generators are longer; BERT has 512 positions.
 MAX_PROMPT_TOKENS = 256
 ARCHITECTURES = {"full": AIGCVQAConfig, "small": AIGCVQAConfig.small}
-FRAGMENT_GRID = 7  # fragments a side, as many as the maps have places
+FRAGMENT_GRID = 7  # fragments per side, the size of the maps
 
 
 def default_tokenizer(max_length: int = MAX_PROMPT_TOKENS) -> BertTokenizer:
-    """BERT-uncased with [DEC] (30522) and [ENC] (30523), the vocabulary of BLIP and ImageReward."""
+    """BERT-uncased with the tokens [DEC] (30522) and [ENC] (30523): the vocabulary of BLIP and ImageReward."""
     tokens = VOCABULARY.read_text(encoding="utf-8").splitlines()
     tokenizer = BertTokenizer(
         vocab={token: index for index, token in enumerate(tokens)}, do_lower_case=True, model_max_length=max_length
@@ -30,7 +30,7 @@ def default_tokenizer(max_length: int = MAX_PROMPT_TOKENS) -> BertTokenizer:
 
 
 def default_processor(config: AIGCVQAConfig, num_frames: int = 16) -> AIGCVQAProcessor:
-    """The processor that fits `config`: both views have the size of the alignment branch's frames."""
+    """The processor for a model of `config`. Both views have the image size of the alignment branch."""
     part = config.alignment_config
     return AIGCVQAProcessor(
         AIGCVQAVideoProcessor(
@@ -45,33 +45,27 @@ def default_processor(config: AIGCVQAConfig, num_frames: int = 16) -> AIGCVQAPro
 
 
 def untrained_model(architecture: str = "small", seed: int = 0) -> AIGCVQAModel:
-    """A model with random weights, in eval mode; its provenance says so.
+    """A model with random weights, in eval mode; its provenance says that it is untrained.
 
     Args:
-        architecture: "full" (the paper's size) or "small".
-        seed: of the weights.
+        architecture: "full" (the size in the paper) or "small".
+        seed: seed of the weights.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"preset={architecture!r}: expected one of {list(ARCHITECTURES)}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AIGCVQAModel(ARCHITECTURES[architecture]()).eval()
-    model.config.set_provenance(Provenance(untrained=parts_of(model)))
+    parts = [f"{branch}_{part}" for branch in model.config.branches for part in ("backbone", "head")]
+    model.config.set_provenance(Provenance(untrained=[*parts, "alignment_adapter"]))
     return model
 
 
-def parts_of(model: AIGCVQAModel) -> list[str]:
-    """The parts of a model as `Provenance.untrained` names them: "technical_backbone", "technical_head", ..."""
-    parts = [f"{branch}_{part}" for branch in model.config.branches for part in ("backbone", "head")]
-    if "alignment" in model.config.branches and model.config.alignment_config.adapter is not None:
-        parts.append("alignment_adapter")
-    return parts
-
-
 def save_model_folder(model: AIGCVQAModel, processor: AIGCVQAProcessor, folder: str | Path, **options) -> Path:
-    """One folder that the Auto classes and `pipeline` load: weights, config, processor, tokenizer, code.
+    """Save weights, config, processor, tokenizer and code to one folder that the Auto classes and `pipeline` load.
 
-    Options go to the model's `save_pretrained` (`max_shard_size`, ...).
+    Args:
+        options: passed to the model's `save_pretrained` (`max_shard_size`, ...).
     """
     model.save_pretrained(folder, **options)
     processor.save_pretrained(folder)

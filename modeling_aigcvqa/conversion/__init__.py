@@ -1,4 +1,4 @@
-"""Published checkpoints become a model folder: fetched, recognised by their content, every key accounted for."""
+"""Convert published checkpoints to a model folder: fetch them, recognise them, account for every key."""
 
 from .assemble import convert
 from .formats import CheckpointError

@@ -1,4 +1,4 @@
-"""Published checkpoints -> a model folder with the branches that they hold, every key accounted for."""
+"""Build a model folder from published checkpoints, one per branch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ config.json), so that the branches add up on one scale.
 
 @dataclass
 class BranchSource:
-    """A branch, the checkpoint that it was read from, what that is, and what became of its keys."""
+    """The checkpoint that a branch was read from, and the account of its keys."""
 
     branch: str
     address: str
@@ -48,7 +48,7 @@ class BranchSource:
     conversion: Conversion
 
     def report(self) -> dict:
-        """Its entry of conversion.json."""
+        """The entry in conversion.json."""
         return {
             "branch": self.branch,
             "source": self.address,
@@ -69,18 +69,18 @@ def convert(
     licenses: dict[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> AIGCVQAModel:
-    """Write the model folder of published checkpoints; whole or not at all.
+    """Write a model folder from published checkpoints, atomically.
 
     Args:
-        addresses: branch -> checkpoint, in the forms of `sources.Address`. Branches without one are left out.
-        output: new folder: weights, processor, code, README.md and conversion.json.
-        seed: of what no checkpoint holds.
-        licenses: of addresses that are known before they are fetched.
-        say: takes a line of text on what is fetched.
+        addresses: branch -> checkpoint, in the forms of `sources.Address`. Branches without a checkpoint are left out.
+        output: new folder for weights, processor, code, README.md and conversion.json.
+        seed: seed of the parameters that no checkpoint holds.
+        licenses: address -> licence, if it is known before the download.
+        say: called with each line of progress.
 
     Raises:
-        CheckpointError: what cannot be fetched or recognised; names the file, the key and the remedy.
-        ValueError: a folder that is not empty.
+        CheckpointError: if a checkpoint cannot be fetched or recognised; names the file, the key and the remedy.
+        ValueError: if `output` is not empty.
     """
     if not addresses:
         raise CheckpointError("nothing to convert; name a checkpoint for a branch, or a preset.")
@@ -105,10 +105,10 @@ def convert(
 def assemble(
     addresses: dict[str, str], paths: dict[str, Path], seed: int = 0
 ) -> tuple[AIGCVQAModel, list[BranchSource]]:
-    """A model with the branches of `addresses`, read from `paths` (by address), in eval mode.
+    """A model with the branches of `addresses`, in eval mode; `paths` gives the local file of every address.
 
-    What a checkpoint does not hold starts as in a new model; the last layer of a head without weights starts at zero,
-    so that the branch adds nothing to the quality before it is trained.
+    Parameters that no checkpoint holds are initialised as in a new model. But the last layer of such a head is zero, so
+    that the branch does not change the quality score before it is trained.
     """
     branches = [branch for branch in BRANCHES if branch in addresses]
     with torch.random.fork_rng(devices=[]):
@@ -133,12 +133,12 @@ def _configure(model: AIGCVQAModel, branch: str, checkpoint_format: CheckpointFo
     part = getattr(model.config, f"{branch}_config")
     part.score_scale, part.score_shift = checkpoint_format.affine.get(branch, (1.0, 0.0))
     if any(key.startswith(f"{branch}_head") for key in conversion.untrained):
-        for parameter in list(getattr(model, f"{branch}_head").parameters())[-2:]:  # the last layer's
+        for parameter in list(getattr(model, f"{branch}_head").parameters())[-2:]:  # weight and bias of the last layer
             torch.nn.init.zeros_(parameter)
 
 
 def provenance_of(sources: list[BranchSource]) -> Provenance:
-    """One source for each file, whichever branches it serves; local paths by their file's name."""
+    """The provenance with one source per file, which may serve several branches."""
     by_digest: dict[str, Source] = {}
     untrained = []
     for source in sources:
@@ -159,12 +159,12 @@ def provenance_of(sources: list[BranchSource]) -> Provenance:
 
 
 def public_address(source: str) -> str:
-    """Where weights came from, without the folders of this machine."""
+    """The address of weights; for a local path only the file name, because folders are private."""
     return source if source.startswith(("hub:", "https://")) else Path(source).name
 
 
 def card(config: AIGCVQAConfig) -> str:
-    """README.md of a converted folder. `training.export_hub` writes a complete model card."""
+    """The README.md of a converted folder. `training.export_hub` writes a complete model card."""
     provenance = config.get_provenance()
     free, restricted = "license: apache-2.0", "license: other\nlicense_name: s-lab-1.0-non-commercial"
     rows = [

@@ -1,6 +1,7 @@
-"""Published checkpoints: how each is recognised by its content, and which of its keys is which parameter of ours.
+"""Formats of published checkpoints: how to recognise each by its content, and which of its keys is which parameter.
 
-Every key is accounted for: used, or listed with the reason why not. A missing, misshapen or unknown key is an error.
+Every key is accounted for: it is used, or listed with the reason why not. A missing key, an unknown key or a key of a
+wrong shape is an error.
 """
 
 import fnmatch
@@ -17,24 +18,25 @@ CONTRASTIVE_REASON = "projection of the contrastive loss"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be converted; the message names the file, the key and the remedy."""
+    """A checkpoint that cannot be converted. The message names the file, the key and the remedy."""
 
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """One kind of published checkpoint.
+    """One format of published checkpoints.
 
     Args:
-        name: for messages.
-        signature: keys that only this kind has, all of them.
+        name: name of the published model, for messages and reports.
+        license: licence of the published weights.
+        signature: keys that together identify the format.
         prefixes: branch -> pairs (published prefix, our prefix).
-        unused: pairs (pattern of published keys, reason why they are not taken).
-        rename: pairs (regular expression, replacement) applied to a published key before the prefixes, for layouts of
-            other names than ours.
+        unused: pairs (pattern of published keys, reason why they are not used).
+        rename: pairs (regular expression, replacement), applied to published keys before `prefixes`.
         inflate: whether 2D kernels are repeated along time and divided by its length (Carreira and Zisserman, 2017).
-        copy_fragment_tables: whether the relative position tables serve as fragment tables too (as FAST-VQA starts).
-        affine: branch -> (scale, shift) that brings its raw score to the scale of the published metric's z-scores.
-        untrained: branch -> what the checkpoint does not hold of it.
+        copy_fragment_tables: whether fragment tables start as copies of the relative position tables, as in FAST-VQA.
+        affine: branch -> (scale, shift) that turns raw scores into the z-scores of the published metric.
+        untrained: branch -> prefixes of its parameters that the checkpoint does not hold.
+        non_commercial: whether the licence forbids commercial use.
     """
 
     name: str
@@ -50,7 +52,7 @@ class CheckpointFormat:
     non_commercial: bool = False
 
     def to_ours(self, key: str, branch: str) -> str | None:
-        """Our name of a published key, None where `branch` does not take it."""
+        """Our name of a published key; None if the key does not belong to `branch`."""
         for pattern, replacement in self.rename:
             key = re.sub(pattern, replacement, key)
         for published, ours in self.prefixes[branch]:
@@ -74,7 +76,7 @@ DOVER = CheckpointFormat(
         "aesthetic": (("aesthetic_backbone.", "aesthetic_backbone."), ("aesthetic_head.", "aesthetic_head.")),
     },
     unused=(SWIN_BUFFERS,),
-    # The fusion for user-generated video in DOVER's evaluate_one_video.py, before its sigmoid.
+    # The fusion for user-generated video in evaluate_one_video.py of DOVER, before the sigmoid.
     affine={"technical": zscore(0.1107, 0.07355, 0.6104), "aesthetic": zscore(-0.08285, 0.03774, 0.3896)},
     non_commercial=True,
 )
@@ -84,7 +86,7 @@ FAST_VQA = CheckpointFormat(
     signature=("fragments_backbone.patch_embed.proj.weight", "vqa_head.fc_hid.weight"),
     prefixes={"technical": (("fragments_backbone.", "technical_backbone."), ("vqa_head.", "technical_head."))},
     unused=(SWIN_BUFFERS,),
-    # mean_stds["FAST-VQA"] in FAST-VQA's vqa.py, before its sigmoid.
+    # mean_stds["FAST-VQA"] in vqa.py of FAST-VQA, before the sigmoid.
     affine={"technical": zscore(-0.110198185, 0.04178565)},
 )
 VIDEO_SWIN = CheckpointFormat(
@@ -155,14 +157,18 @@ IMAGE_REWARD = CheckpointFormat(
         ("blip.vision_proj.*", CONTRASTIVE_REASON),
         ("blip.text_proj.*", CONTRASTIVE_REASON),
     ),
-    affine={"alignment": zscore(0.16717362830052426, 1.0333394966054072)},  # ImageReward.py, mean and std
+    affine={"alignment": zscore(0.16717362830052426, 1.0333394966054072)},  # mean and std in ImageReward.py
     untrained={"alignment": ("alignment_backbone.adapter",)},
 )
 FORMATS = (DOVER, FAST_VQA, VIDEO_SWIN, CONVNEXT, IMAGE_REWARD, BLIP)
 
 
 def recognise(state: StateDict, source: str, branch: str) -> CheckpointFormat:
-    """The format whose signature `state` has, which must hold `branch`."""
+    """The format of the checkpoint `state` from `source`.
+
+    Raises:
+        CheckpointError: if the format is unknown or does not hold `branch`.
+    """
     for candidate in FORMATS:
         if all(key in state for key in candidate.signature):
             if branch not in candidate.prefixes:
@@ -174,12 +180,19 @@ def recognise(state: StateDict, source: str, branch: str) -> CheckpointFormat:
             return candidate
     known = ", ".join(candidate.name for candidate in FORMATS)
     first = ", ".join(sorted(state)[:3]) or "nothing"
-    raise CheckpointError(f"'{source}' is none of the known checkpoints ({known}); its first keys are: {first}.")
+    raise CheckpointError(f"'{source}' is not a known checkpoint ({known}); its first keys are: {first}.")
 
 
 @dataclass
 class Conversion:
-    """What became of a checkpoint's keys: tensors by our names, and the reason for every key that was left."""
+    """The converted tensors of one branch, and an account of every key.
+
+    Args:
+        tensors: our name -> tensor.
+        used: published key -> our name.
+        unused: published key -> reason why it is not used.
+        untrained: our names of parameters that the checkpoint does not hold.
+    """
 
     tensors: StateDict
     used: dict[str, str]
@@ -190,38 +203,48 @@ class Conversion:
 def convert_state(
     state: StateDict, checkpoint_format: CheckpointFormat, branch: str, targets: StateDict, source: str = "checkpoint"
 ) -> Conversion:
-    """Published tensors -> the parameters of one branch.
+    """Convert a published state dict to the parameters of one branch.
 
     Args:
         state: the published state dict.
         targets: parameters and buffers of our model, for their names and shapes.
-        source: for messages.
+        source: where `state` comes from, for messages.
 
     Raises:
-        CheckpointError: a key missing, misshapen or unknown, by its published name.
+        CheckpointError: if a key is missing, unknown or has a wrong shape; names the key.
     """
     targets = {key: value for key, value in targets.items() if key.startswith(branch)}
-    conversion = Conversion({}, {}, {}, [])
+    tensors, used, unused = {}, {}, {}
     for key, tensor in state.items():
-        reason = _reason_to_leave(key, checkpoint_format, branch)
-        ours = None if reason else checkpoint_format.to_ours(key, branch)
-        if reason:
-            conversion.unused[key] = reason
-        elif ours not in targets:
+        if reason := _reason_unused(key, checkpoint_format, branch):
+            unused[key] = reason
+            continue
+        ours = checkpoint_format.to_ours(key, branch)
+        if ours not in targets:
             raise CheckpointError(f"'{source}': unknown key {key!r} in a {checkpoint_format.name} checkpoint.")
-        else:
-            tensor = _inflate(tensor, targets[ours]) if checkpoint_format.inflate else tensor
-            _check_shape(key, tensor, targets[ours], source)
-            conversion.tensors[ours], conversion.used[key] = tensor, ours
+        if checkpoint_format.inflate:
+            tensor = _inflate(tensor, targets[ours])
+        if tensor.shape != targets[ours].shape:
+            raise CheckpointError(
+                f"'{source}': key {key!r} has the shape {tuple(tensor.shape)}, the model needs "
+                f"{tuple(targets[ours].shape)}; this is a checkpoint of another size."
+            )
+        tensors[ours], used[key] = tensor, ours
     if checkpoint_format.copy_fragment_tables:
-        _copy_fragment_tables(conversion.tensors, targets)
-    untrained = checkpoint_format.untrained.get(branch, ())
-    conversion.untrained = sorted(key for key in targets if key.startswith(untrained))
-    _check_missing(targets, conversion, checkpoint_format, branch, source)
-    return conversion
+        for key in targets:
+            if key.endswith("fragment_position_bias_table"):
+                tensors[key] = tensors[key.replace("fragment_position", "relative_position")].clone()
+    untrained = sorted(key for key in targets if key.startswith(checkpoint_format.untrained.get(branch, ())))
+    missing = [key for key in targets if key not in tensors and key not in untrained]
+    if missing:
+        raise CheckpointError(
+            f"'{source}': this {checkpoint_format.name} checkpoint has no key for {len(missing)} parameters of the "
+            f"{branch} branch, first {missing[0]!r}."
+        )
+    return Conversion(tensors, used, unused, untrained)
 
 
-def _reason_to_leave(key: str, checkpoint_format: CheckpointFormat, branch: str) -> str | None:
+def _reason_unused(key: str, checkpoint_format: CheckpointFormat, branch: str) -> str | None:
     for pattern, reason in checkpoint_format.unused:
         if fnmatch.fnmatchcase(key, pattern):
             return reason
@@ -232,34 +255,8 @@ def _reason_to_leave(key: str, checkpoint_format: CheckpointFormat, branch: str)
 
 
 def _inflate(tensor: Tensor, target: Tensor) -> Tensor:
-    """(O, I, h, w) -> (O, I, t, h, w), repeated along time and divided by its length; other tensors as they are."""
+    """(O, I, h, w) -> (O, I, t, h, w), repeated along time and divided by t; other tensors are returned unchanged."""
     if tensor.ndim == 4 and target.ndim == 5:
         length = target.shape[2]
         return tensor[:, :, None].expand(-1, -1, length, -1, -1) / length
     return tensor
-
-
-def _copy_fragment_tables(tensors: StateDict, targets: StateDict) -> None:
-    for key in targets:
-        if key.endswith("fragment_position_bias_table"):
-            tensors[key] = tensors[key.replace("fragment_position", "relative_position")].clone()
-
-
-def _check_shape(key: str, tensor: Tensor, target: Tensor, source: str) -> None:
-    if tensor.shape != target.shape:
-        raise CheckpointError(
-            f"'{source}': key {key!r} has the shape {tuple(tensor.shape)}, the model needs {tuple(target.shape)}; this "
-            "is a checkpoint of another size."
-        )
-
-
-def _check_missing(
-    targets: StateDict, conversion: Conversion, checkpoint_format: CheckpointFormat, branch: str, source: str
-) -> None:
-    there = set(conversion.tensors) | set(conversion.untrained)
-    missing = [key for key in targets if key not in there]
-    if missing:
-        raise CheckpointError(
-            f"'{source}': this {checkpoint_format.name} checkpoint has no key for {len(missing)} parameters of the "
-            f"{branch} branch, first {missing[0]!r}."
-        )

@@ -1,4 +1,4 @@
-"""Put branches of several models together into one: `aigcvqa merge`."""
+"""Merge branches of several models into one model."""
 
 import copy
 import functools
@@ -15,25 +15,24 @@ from ..provenance_aigcvqa import Provenance
 
 
 def merge(models: dict[str, tuple[AIGCVQAModel, AIGCVQAProcessor]], output: Path) -> AIGCVQAModel:
-    """Write a model folder with each branch from a model of its own.
+    """Write a model folder that takes each branch from one of several models.
 
-    The branches are brought to the label scale of the first model that has one; their scores add up as before. What is
-    known of the weights comes along, restrictions of their licences too.
+    All branches are moved to the label scale of the first model that has one, so that their scores can be added. The
+    provenance of the branches is kept, with the restrictions of their licences.
 
     Args:
-        models: branch -> the model that it is taken from, and its processor.
+        models: branch -> the model that it is taken from, and the processor of that model.
         output: new folder.
 
     Raises:
-        ValueError: for a model that lacks its branch, processors that sample other frames or views, or a folder that is
-            not empty.
+        ValueError: if a model does not have its branch, if the processors differ, or if `output` is not empty.
     """
     check_new_folder(output)
     branches = [branch for branch in BRANCHES if branch in models]
     lacking = [branch for branch in branches if branch not in models[branch][0].config.branches]
     if lacking:
         has = models[lacking[0]][0].config.branches
-        raise ValueError(f"the model given for the {lacking[0]} branch has only {has}; name another.")
+        raise ValueError(f"the model given for the {lacking[0]} branch has only {has}; name another model.")
     processor = _common_processor([models[branch][1] for branch in branches])
     configs = {branch: copy.deepcopy(models[branch][0].config) for branch in branches}
     merged = _merged_config(configs, branches)
@@ -49,7 +48,7 @@ def merge(models: dict[str, tuple[AIGCVQAModel, AIGCVQAProcessor]], output: Path
 
 
 def _merged_config(configs: dict[str, AIGCVQAConfig], branches: list[str]) -> AIGCVQAConfig:
-    """The branches' sub-configs on one scale: that of the first model that has labels' (others have z-scores)."""
+    """The config of the merged model, on the scale of the first model with a label scale (others have z-scores)."""
     scales = [(config.mos_mean, config.mos_std) for config in configs.values()]
     for config in configs.values():
         config.rescale(0.0, 1.0)
@@ -71,5 +70,5 @@ def _common_processor(processors: list[AIGCVQAProcessor]) -> AIGCVQAProcessor:
         changed = sorted(name for name in first if first[name] != found.get(name))
         if changed:
             values = ", ".join(f"{name} is {first[name]} and {found.get(name)}" for name in changed)
-            raise ValueError(f"the models' processors differ ({values}); put models of one preprocessing together.")
+            raise ValueError(f"the models' processors differ ({values}); merge models with the same preprocessing.")
     return copy.deepcopy(processors[0])

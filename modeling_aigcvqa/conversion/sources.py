@@ -1,4 +1,4 @@
-"""Fetch published checkpoints into the caches of huggingface_hub and torch.hub, and read them without running code."""
+"""Fetch published checkpoints into the caches of huggingface_hub and torch.hub, and read them safely."""
 
 import hashlib
 import pickle
@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .formats import CheckpointError, StateDict
 
-HUB_SOURCE = re.compile(r"hub:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
+HUB_ADDRESS = re.compile(r"hub:(?P<repo_id>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<filename>.+)")
 WRAPPERS = ("state_dict", "model")
 TIMEOUT_S = 30.0
-# What published checkpoints hold beside tensors: the best validation results, as numpy numbers.
+# Published checkpoints also hold their best validation results, as numpy numbers.
 SAFE_GLOBALS = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
@@ -34,19 +35,19 @@ SAFE_GLOBALS = [
 
 @dataclass(frozen=True)
 class Address:
-    """Where a checkpoint is: `hub:owner/name[@revision]/file`, an https address, or a local path."""
+    """The address of a checkpoint: `hub:owner/name[@revision]/file`, an https address, or a local path."""
 
     text: str
 
     @property
-    def hub(self) -> re.Match | None:
-        """Repository, revision and file, where it is on the Hub."""
+    def hub(self) -> dict[str, str | None] | None:
+        """Repository, revision and file name, as arguments of huggingface_hub's functions; None for other addresses."""
         if not self.text.startswith("hub:"):
             return None
-        match = HUB_SOURCE.fullmatch(self.text)
+        match = HUB_ADDRESS.fullmatch(self.text)
         if not match:
             raise CheckpointError(f"{self.text!r}: expected hub:owner/name[@revision]/file.")
-        return match
+        return match.groupdict()
 
     @property
     def is_url(self) -> bool:
@@ -54,43 +55,40 @@ class Address:
 
     @property
     def cache_file(self) -> Path:
-        """Where torch.hub's folder keeps what was fetched from an https address."""
+        """The file in torch.hub's folder that an https address is downloaded to."""
         name = f"{hashlib.sha256(self.text.encode()).hexdigest()[:12]}-{self.text.rsplit('/', 1)[-1]}"
         return Path(torch.hub.get_dir()) / "aigcvqa" / name
 
     @property
     def digest_file(self) -> Path:
-        """Beside `cache_file`: its SHA-256 when it was fetched."""
+        """The file that records the SHA-256 of `cache_file` at the time of the download."""
         return self.cache_file.with_name(self.cache_file.name + ".sha256")
 
     @property
     def is_here(self) -> bool:
-        """Whether nothing has to be fetched."""
+        """Whether nothing has to be downloaded."""
         if self.hub:
-            return isinstance(
-                try_to_load_from_cache(self.hub["repo"], self.hub["file"], revision=self.hub["revision"]), str
-            )
+            return isinstance(try_to_load_from_cache(**self.hub), str)
         return self.digest_file.exists() and self.cache_file.exists() if self.is_url else True
 
     def remote_size(self) -> int | None:
-        """Bytes that the server says it has; None where it does not say, or cannot be asked."""
+        """Size in bytes according to the server; None if it is not known."""
         if constants.HF_HUB_OFFLINE:
             return None
         try:
             if self.hub:
-                url = hf_hub_url(self.hub["repo"], self.hub["file"], revision=self.hub["revision"])
-                return get_hf_file_metadata(url).size
+                return get_hf_file_metadata(hf_hub_url(**self.hub)).size
             request = urllib.request.Request(self.text, method="HEAD")
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 return int(answer.headers["Content-Length"])
         except (HTTPError, OSError, TypeError, ValueError):
-            return None  # fetching will say what is wrong
+            return None  # `fetch` reports the error
 
     def fetch(self) -> Path:
-        """A local path of the file, fetched with a progress bar where it is not here.
+        """The local path of the file, which is downloaded with a progress bar if it is not in the cache.
 
         Raises:
-            CheckpointError: no such file, no network, a cached file that has changed.
+            CheckpointError: if there is no such file, the network fails, or a cached file has changed.
         """
         if self.hub:
             return self._fetch_from_hub()
@@ -98,18 +96,18 @@ class Address:
             return self._fetch_from_url()
         path = Path(self.text)
         if not path.is_file():
-            raise CheckpointError(f"'{path}' is no file; pass a path, hub:owner/name/file or an https address.")
+            raise CheckpointError(f"'{path}' is not a file; pass a path, hub:owner/name/file or an https address.")
         return path
 
     def _fetch_from_hub(self) -> Path:
         try:
-            return Path(hf_hub_download(self.hub["repo"], self.hub["file"], revision=self.hub["revision"]))
+            return Path(hf_hub_download(**self.hub))
         except (HTTPError, OSError) as error:
             offline = " HF_HUB_OFFLINE forbids the network; unset it once." if constants.HF_HUB_OFFLINE else ""
             raise CheckpointError(f"{self.text!r} could not be fetched from the Hub: {error}{offline}") from error
 
     def _fetch_from_url(self) -> Path:
-        """The file in torch.hub's folder; its SHA-256 is remembered beside it and checked from then on."""
+        """The file in torch.hub's folder. Its SHA-256 is recorded after the download and checked on every later use."""
         path = self.cache_file
         if not self.is_here:
             if constants.HF_HUB_OFFLINE:
@@ -135,20 +133,24 @@ class Address:
 
 
 def fetch_all(addresses: Iterable[str], licenses: dict[str, str], say: Callable[[str], None]) -> dict[str, Path]:
-    """Local paths of checkpoints, by address. What is to be fetched, its licence and its size are said beforehand.
+    """Fetch checkpoints. Every download is announced with its size and licence before the first one starts.
 
     Args:
-        addresses: in the forms of `Address`.
-        licenses: of addresses that are known, by address.
-        say: takes a line of text.
+        addresses: addresses in the forms of `Address`.
+        licenses: address -> licence, as far as they are known.
+        say: called with each line of progress.
+
+    Returns:
+        Address -> local path.
 
     Raises:
-        CheckpointError: what cannot be fetched, or does not fit on the disk.
+        CheckpointError: if a file cannot be fetched or does not fit on the disk.
     """
     wanted = [Address(text) for text in dict.fromkeys(addresses)]
     sizes = {address: address.remote_size() for address in wanted if not address.is_here}
-    for address in sizes:
-        say(f"to fetch: {address.text} ({_megabytes(sizes[address])}), licence: {_license(address, licenses)}")
+    for address, size in sizes.items():
+        license = licenses.get(address.text, "known once the file is read")
+        say(f"to fetch: {address.text} ({_megabytes(size)}), licence: {license}")
     _check_disk(sum(size or 0 for size in sizes.values()))
     paths, left = {}, dict(sizes)
     for address in wanted:
@@ -161,58 +163,52 @@ def fetch_all(addresses: Iterable[str], licenses: dict[str, str], say: Callable[
     return paths
 
 
-def _license(address: Address, licenses: dict[str, str]) -> str:
-    return licenses.get(address.text, "known once the file is read")
-
-
 def _megabytes(size: int | None) -> str:
     return f"{size / 1e6:,.0f} MB" if size else "size not known"
 
 
 def _check_disk(size: int) -> None:
-    """Refuse to fill the disk of the caches."""
+    """Raise CheckpointError if the disks of the caches have less than `size` bytes free."""
     for folder in (Path(constants.HF_HUB_CACHE), Path(torch.hub.get_dir())):
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(existing).free
         if size > free:
             raise CheckpointError(
                 f"{_megabytes(size)} are to be fetched and the disk of '{folder}' has {_megabytes(free)} free; make "
-                "room, or set HF_HOME and TORCH_HOME to another disk."
+                "room, or set HF_HOME and TORCH_HOME to folders on another disk."
             )
 
 
 def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return sha_fileobj(file).hex()
 
 
 def read_checkpoint(path: Path) -> StateDict:
-    """The state dict in a safetensors file or a torch file; nothing in the file is executed.
+    """The state dict in a safetensors file or a torch file. Code in the file is not executed.
 
     Raises:
-        CheckpointError: naming the file, for anything else.
+        CheckpointError: if the file is damaged or is anything else; names the file.
     """
     with path.open("rb") as file:
         head = file.read(9)
-    if head[8:9] != b"{" and not head.startswith((b"PK", b"\x80")):  # safetensors, torch's zip files, its old files
-        raise CheckpointError(f"'{path}' is no checkpoint: neither a safetensors nor a torch file.")
+    is_safetensors = head[8:9] == b"{"
+    if not is_safetensors and not head.startswith((b"PK", b"\x80")):  # torch's zip format and its old pickle format
+        raise CheckpointError(f"'{path}' is not a checkpoint: neither a safetensors nor a torch file.")
     try:
-        if head[8:9] == b"{":
+        if is_safetensors:
             content = load_file(path)
         else:
             with torch.serialization.safe_globals(SAFE_GLOBALS):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):  # a class or function that is neither a tensor nor a plain number
+        if "GLOBAL" in str(error):  # a class or a function that torch does not allow
             wanted = re.search(r"GLOBAL (\S+)", str(error))
             raise CheckpointError(
                 f"'{path}' wants to run code when it is read ({wanted[1] if wanted else error}) and was refused; use a "
                 "file of tensors alone."
             ) from error
-        raise CheckpointError(f"'{path}' is no checkpoint ({_first_line(error)}).") from error
+        raise CheckpointError(f"'{path}' is not a checkpoint ({_first_line(error)}).") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise CheckpointError(
             f"'{path}' cannot be read as a checkpoint ({_first_line(error)}); it may be truncated: fetch it again."
@@ -225,15 +221,15 @@ def _first_line(error: Exception) -> str:
 
 
 def unwrap(content: object, path: Path) -> StateDict:
-    """The state dict itself: out of {"state_dict": ...} or {"model": ...}, without the "module." of DataParallel."""
+    """The state dict in {"state_dict": ...} or {"model": ...}, without the prefix "module." of DataParallel."""
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"'{path}' holds no state dict (it holds {type(content).__name__}).")
+        raise CheckpointError(f"'{path}' does not hold a state dict (but a {type(content).__name__}).")
     strange = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if strange:
-        raise CheckpointError(f"'{path}': the entry {strange[0]!r} is no tensor; this is no state dict.")
+        raise CheckpointError(f"'{path}': the entry {strange[0]!r} is not a tensor; this is not a state dict.")
     if all(key.startswith("module.") for key in content):
         content = {key.removeprefix("module."): value for key, value in content.items()}
     return content

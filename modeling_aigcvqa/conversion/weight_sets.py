@@ -1,4 +1,4 @@
-"""Sets of published weights that have a name, and the folder that each is converted to on first use."""
+"""Named sets of published weights, and the cached folders that they are converted to on first use."""
 
 import shutil
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from huggingface_hub import cached_assets_path, constants
 from .assemble import convert
 from .formats import CONVNEXT, DOVER, FAST_VQA, IMAGE_REWARD, CheckpointError
 
-VERSION = 1  # of what conversion writes; another one is converted anew
+VERSION = 1  # version of the converted folders; folders of other versions are not used
 FAST_VQA_FILE = "https://github.com/TimothyHTimothy/FAST-VQA/releases/download/v2.0.0/FAST_VQA_B_1_4.pth"
 CONVNEXT_FILE = "hub:timm/convnext_tiny.fb_in1k/model.safetensors"
 DOVER_FILE = "hub:teowu/DOVER/DOVER.pth"
 IMAGE_REWARD_FILE = "hub:THUDM/ImageReward/ImageReward.pt"
 
-# "free": free for any use. "dover": not for commercial use.
+# "free" may be used for any purpose, "dover" only for non-commercial purposes.
 WEIGHT_SETS = {
     "free": {"technical": FAST_VQA_FILE, "aesthetic": CONVNEXT_FILE, "alignment": IMAGE_REWARD_FILE},
     "dover": {"technical": DOVER_FILE, "aesthetic": DOVER_FILE, "alignment": IMAGE_REWARD_FILE},
@@ -29,16 +29,16 @@ LICENSES = {
 
 
 def converted_folder(name: str, say: Callable[[str], None] = print) -> Path:
-    """The model folder of a weight set in the cache of huggingface_hub; fetched and converted where it is not there.
+    """The model folder of a weight set in the cache of huggingface_hub, downloaded and converted if it is missing.
 
     Raises:
-        CheckpointError: no network, no room on the disk.
+        CheckpointError: if the network or the disk fails; names the remedy.
     """
     cache = constants.HF_ASSETS_CACHE
     folder = cached_assets_path("aigcvqa", namespace="converted", subfolder=f"{name}-{VERSION}", assets_dir=cache)
     if (folder / "config.json").exists():
         return folder
-    say(f"The weights '{name}' are fetched and converted once, into '{folder}'.")
+    say(f"The weights '{name}' are downloaded and converted once, into '{folder}'.")
     try:
         convert(WEIGHT_SETS[name], folder, licenses=LICENSES, say=say)
     except CheckpointError as error:

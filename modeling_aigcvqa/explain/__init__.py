@@ -1,4 +1,4 @@
-"""Where, when and by which word a clip's scores break: maps in windows over the clip, a timeline, word scores.
+"""Explain the scores of a clip: maps and scores in windows over the clip, a timeline, the effect of every word.
 
     from modeling_aigcvqa import load_pipeline
     from modeling_aigcvqa.explain import explain

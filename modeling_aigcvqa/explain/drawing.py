@@ -1,4 +1,4 @@
-"""Pictures of an explanation: heat maps over the video, stills of the weakest places, the timeline."""
+"""Draw an explanation: heat maps over the video, stills of the weakest places, the timeline."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -19,27 +19,27 @@ try:
 except ImportError as error:
     raise ImportError("drawing needs matplotlib: pip install 'aigcvqa[explain]'") from error
 
-PANEL = 352  # longer side of the video in a panel, pixels
-TITLE, LEGEND, MARGIN = 28, 54, 10  # pixels above the panels (where no player's controls lie over them), and between
-MAX_OVERLAY_FRAMES = 480  # a longer clip is shown with fewer frames, in its own time
-DEFAULT_FPS = 8.0  # of clips that do not say
-OPACITY = 0.75  # of a place at the limit of the scale
-WORSE, BETTER = (178, 24, 43), (33, 102, 172)  # red and blue: told apart by colour-blind readers too
+PANEL = 352  # longer side of a panel in pixels
+TITLE, LEGEND, MARGIN = 28, 54, 10  # pixels; title and legend stand above, because players cover the bottom
+MAX_OVERLAY_FRAMES = 480  # a longer clip is shown with fewer frames per second
+DEFAULT_FPS = 8.0  # for clips without a frame rate
+OPACITY = 0.75  # of the colour at the limit of the scale
+WORSE, BETTER = (178, 24, 43), (33, 102, 172)  # red and blue can also be told apart by colour-blind readers
 PAPER, INK, FAINT = (255, 255, 255), (32, 33, 36), (110, 113, 118)
 
 
 def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_frames: int = MAX_OVERLAY_FRAMES) -> None:
-    """Write an mp4 (H.264, yuv420p): the video, and beside it the video under each branch's heat map.
+    """Write an mp4 (H.264, yuv420p) that shows the video, and beside it the video under the heat map of each branch.
 
-    Red places score below the clip's mean, blue ones above; the limits of the scale stand above. A technical cell is
-    drawn with its borders: it is the score of the fragment in its middle (32 x 32 pixels, 16 x 16 of the small model).
-    The aesthetic map is interpolated.
+    Places that score below the mean of the clip are red, places above the mean are blue. A legend shows the limits of
+    the scale. The cells of the technical map have sharp borders, because each is the score of one fragment (32 x 32
+    pixels, 16 x 16 in the small model). The aesthetic map is interpolated.
 
     Raises:
-        ValueError: for a model without maps.
+        ValueError: if the model has no maps.
     """
     if not explanation.maps:
-        raise ValueError("the model has neither a technical nor an aesthetic branch: there is no map to lay over.")
+        raise ValueError("the model has neither a technical nor an aesthetic branch: there is no map to draw.")
     shown = np.linspace(0, explanation.num_frames - 1, min(explanation.num_frames, max_frames)).round().astype(int)
     fps = (explanation.fps or DEFAULT_FPS) * len(shown) / explanation.num_frames
     height, width = explanation.frame_size
@@ -56,7 +56,7 @@ def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_fr
 
 
 class OverlayPainter:
-    """Paints frames of the overlay; what does not change is painted once."""
+    """Paints the frames of the overlay on a background that is painted once."""
 
     def __init__(self, explanation: Explanation):
         self.explanation = explanation
@@ -66,7 +66,7 @@ class OverlayPainter:
         self.column = max(self.panel[0], 190)  # wide enough for the legend of an upright video
         columns = 1 + len(explanation.maps)
         size = columns * (self.column + MARGIN) + MARGIN, TITLE + LEGEND + self.panel[1] + MARGIN
-        self.size = tuple(length + length % 2 for length in size)  # yuv420p wants even sides
+        self.size = tuple(length + length % 2 for length in size)  # yuv420p needs even sides
         self.background = self._background()
 
     def paint(self, index: int, frame: np.ndarray) -> Image.Image:
@@ -82,10 +82,10 @@ class OverlayPainter:
         return canvas
 
     def _heat(self, branch: str, index: int) -> np.ndarray:
-        """Deviations from the mean in units of the limit, -1..1, at the panel's pixels."""
+        """Deviations from the mean in units of the colour limit, -1..1, for every pixel of the panel."""
         values = self.explanation.frame_maps[branch][index]
         values = (values - self.explanation.map_means[branch]) / self.explanation.color_limits[branch]
-        # Fragments are places of their own; the aesthetic network's neighbouring cells see much of the same.
+        # Fragments are separate places, but neighbouring cells of the aesthetic network see much of the same area.
         how = Image.Resampling.NEAREST if branch == "technical" else Image.Resampling.BICUBIC
         return np.asarray(Image.fromarray(values.astype(np.float32)).resize(self.panel, how)).clip(-1, 1)
 
@@ -106,7 +106,7 @@ class OverlayPainter:
         return canvas
 
     def _legend(self, canvas: Image.Image, branch: str, left: int) -> None:
-        """A bar from worse to better over mid-grey, with the numbers at its ends and its middle."""
+        """A colour bar on grey from worse to better, with the values at both ends and in the middle."""
         top, draw = TITLE, ImageDraw.Draw(canvas)
         grey = np.full((12, self.column, 3), 128, np.uint8)
         bar = tint(grey, np.broadcast_to(np.linspace(-1, 1, self.column), grey.shape[:2]))
@@ -123,7 +123,7 @@ class OverlayPainter:
 
 
 def tint(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) uint8 under heat (H, W) from -1 (worse, red) to 1 (better, blue); 0 shows through."""
+    """Colour a picture (H, W, 3) uint8 by heat (H, W) from -1 (worse, red) to 1 (better, blue); 0 is transparent."""
     colors = np.where(heat[..., None] < 0, WORSE, BETTER)
     alpha = OPACITY * np.abs(heat)[..., None]
     return (picture * (1 - alpha) + colors * alpha).round().astype(np.uint8)
@@ -135,7 +135,7 @@ def to_uint8(frame: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib: the same letters on every machine."""
+    """The font of matplotlib, which is the same on every machine."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
@@ -155,10 +155,9 @@ def place_stills(explanation: Explanation, video: Any, branch: str, places: list
 
 
 def draw_timeline(explanation: Explanation) -> Figure:
-    """A row a score: its course over the clip, the clip's own score as a dashed line, the lowest moment marked.
+    """Draw one row per score: its values over the clip, the score of the clip as a dashed line, a mark at the lowest.
 
-    A row spans at least a quarter of what heavy damage changes (of alignment: of what an empty prompt changes), so that
-    a clip that is the same all along gives a flat line.
+    The y axis spans at least a quarter of the reference change, so that a clip of even quality gives a flat line.
     """
     names = list(explanation.timeline)
     figure = Figure(figsize=(9, 0.7 + 1.25 * len(names)), dpi=110, layout="constrained")

@@ -1,4 +1,4 @@
-"""What an explanation holds: scores, maps, timeline and words of a clip, and its weakest places."""
+"""The result of `explain`: scores, maps, timeline, words and weakest places of a clip."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,31 +8,32 @@ import numpy as np
 from .windows import Windows
 from .words import WordScore
 
-# Shown colours reach their full strength at a deviation that is at least this share of what heavy damage changes.
+# A deviation below this share of the reference change (heavy damage to the clip) is not worth a look.
 UNREMARKABLE = 0.25
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` finds; F frames of the clip, W windows of T sampled frames, T' = T/2 places in time of a map.
+    """The result of `explain` for a clip of F frames in W windows, with T sampled frames and T' = T/2 map steps each.
 
     Args:
-        video, prompt: what was scored; `video` is its name in messages.
-        note: the caveat on the model's weights, or None.
-        scores: the clip's scores, those of the pipeline: T frames spread evenly over the whole clip.
-        fps: frames a second, or None where the file does not say.
+        video: name of the video in messages.
+        prompt: the prompt, or None.
+        note: what users must know about the weights, or None.
+        scores: scores of the clip as the pipeline gives them, from T frames spread evenly over the whole clip.
+        fps: frames per second, or None if the file does not say.
         frame_size: height and width in pixels.
-        clip_indices: frames that `scores` rest on (T,).
-        windows: where the windows lie and which frames they were scored on; a single window is the whole clip.
+        clip_indices: the frames behind `scores` (T,).
+        windows: places and frames of the windows; a single window is the whole clip.
         weighting: how overlapping windows are averaged, "triangular" or "uniform".
         window_scores: score name -> (W,).
-        maps: branch -> (W, T', 7, 7); a window's score is the mean of its map.
-        frame_maps: branch -> (F, 7, 7); the windows' maps averaged where they overlap.
-        timeline: score name -> (F,); technical and aesthetic are the means of `frame_maps`, alignment the average of
-            the windows' scores, quality their sum.
-        reference_changes: the yardstick of the colours. Of technical and aesthetic: the most that heavy blur or noise
-            over the whole clip moves the score; of alignment: what an empty prompt does.
-        words: the prompt's words in its order; none without the alignment branch.
+        maps: branch -> (W, T', 7, 7); the score of a window is the mean of its map.
+        frame_maps: branch -> (F, 7, 7), the maps of the windows averaged where they overlap.
+        timeline: score name -> (F,). Technical and aesthetic are the means of `frame_maps`, alignment is the average
+            over the windows, quality is their sum.
+        reference_changes: branch -> change of its score that counts as large: for technical and aesthetic the change
+            by heavy blur or noise over the whole clip, for alignment the change by an empty prompt.
+        words: the words of the prompt in order; empty without the alignment branch.
     """
 
     video: str
@@ -53,20 +54,20 @@ class Explanation:
 
     @property
     def num_frames(self) -> int:
-        """F."""
+        """Number of frames of the clip, F."""
         return self.windows.total
 
     @cached_property
     def map_means(self) -> dict[str, float]:
-        """Branch -> mean of its map over the clip, the neutral colour."""
+        """Branch -> mean of its map over the clip, which is shown in the neutral colour."""
         return {branch: float(values.mean()) for branch, values in self.frame_maps.items()}
 
     @cached_property
     def color_limits(self) -> dict[str, float]:
         """Branch -> deviation from the mean that is shown in full colour.
 
-        The 98th percentile of the deviations, but no less than a quarter of what heavy blur or noise changes: so a bad
-        place shows, and a clip that is the same everywhere stays pale.
+        This is the 98th percentile of the deviations, but at least a quarter of the reference change. A bad place is
+        then visible, and a clip of even quality stays pale.
         """
         limits = {}
         for branch, values in self.frame_maps.items():
@@ -80,21 +81,21 @@ class Explanation:
         return max([abs(word.effect) for word in self.words] + [self.unremarkable("alignment")])
 
     def unremarkable(self, branch: str) -> float:
-        """Deviations of the branch below this are not worth a look: a quarter of its reference change."""
+        """The deviation below which a place is not worth a look: a quarter of the branch's reference change."""
         return max(UNREMARKABLE * self.reference_changes.get(branch, 0.0), 1e-6)
 
     def seconds(self, frame: int) -> float | None:
-        """When a frame is shown, or None where the frame rate is not known."""
+        """The time of a frame, or None if the frame rate is not known."""
         return frame / self.fps if self.fps else None
 
     def weakest_words(self, count: int = 3) -> list[WordScore]:
-        """The content words that add least, weakest first."""
+        """The content words with the lowest effects, the lowest first."""
         return sorted((word for word in self.words if word.is_content), key=lambda word: word.effect)[:count]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A cell of a frame: row and column of the 7 x 7, the map's value there and its deviation from the clip's mean."""
+    """A cell of the 7 x 7 map of a frame, its value and the deviation of the value from the mean over the clip."""
 
     frame: int
     row: int
@@ -104,9 +105,9 @@ class Place:
 
 
 def weakest_places(explanation: Explanation, branch: str, count: int = 3) -> list[Place]:
-    """The cells that fall furthest below the clip's mean, each at its worst frame, weakest first.
+    """The cells that are furthest below the mean of the clip, each at its worst frame, the lowest value first.
 
-    Only cells that stand out: below the mean by a quarter of what heavy blur or noise changes, or more.
+    Cells that are below the mean by less than a quarter of the reference change are left out.
     """
     values = explanation.frame_maps[branch]
     mean, worst = explanation.map_means[branch], values.min(0)

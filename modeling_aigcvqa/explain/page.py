@@ -1,4 +1,4 @@
-"""The page of an explanation, and its pieces for other pages (the Space): HTML that needs nothing beside it."""
+"""The self-contained HTML page of an explanation, and its pieces for other pages such as the Space."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ from .explanation import Explanation, Place, weakest_places
 from .words import WordScore
 
 HERE = Path(__file__).parent
-MAX_INLINE_BYTES = 8 * 2**20  # a larger overlay stays beside the report
+MAX_INLINE_BYTES = 8 * 2**20  # a larger overlay is linked instead of inlined
 
 MEANINGS = {
     "quality_score": "All in all: the sum of the other scores.",
@@ -26,7 +26,7 @@ MEANINGS = {
 
 
 def report_html(explanation: Explanation, video: Any, paths: dict[str, Path]) -> str:
-    """One page that needs nothing beside it: pictures and video are inlined (an overlay above 8 MiB is linked)."""
+    """The page of an explanation. Pictures and video are inlined, but an overlay above 8 MiB is linked."""
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         style=stylesheet(),
@@ -42,22 +42,22 @@ def report_html(explanation: Explanation, video: Any, paths: dict[str, Path]) ->
 
 
 def stylesheet() -> str:
-    """The style of the pieces below, for any page that shows them."""
+    """The CSS that the pieces below need."""
     return (HERE / "page.css").read_text(encoding="utf-8")
 
 
 def short_name(video: str) -> str:
-    """The file's name out of `Explanation.video`."""
+    """The file name in `Explanation.video`."""
     return Path(video.strip("'\"")).name
 
 
 def note_html(note: str | None) -> str:
-    """The caveat on the model's weights; nothing where there is none."""
+    """The note on the weights; empty if there is none."""
     return f'<p class="aigcvqa-note" role="note">{html.escape(note)}</p>' if note else ""
 
 
 def scores_html(scores: dict[str, float]) -> str:
-    """A card a score: its name, its value, what it says."""
+    """One card per score, with its name, value and meaning."""
     cards = [
         f'<div class="aigcvqa-card" data-score="{name}"><h3>{name.removesuffix("_score")}</h3>'
         f"<strong>{value:.3f}</strong><p>{MEANINGS[name]}</p></div>"
@@ -67,7 +67,7 @@ def scores_html(scores: dict[str, float]) -> str:
 
 
 def words_html(explanation: Explanation) -> str:
-    """The prompt with every word coloured by its effect on the alignment score, and a sentence on the weakest."""
+    """The prompt with every word coloured by its effect on the alignment score, and a list of the weakest words."""
     if not explanation.words:
         return f'<p class="aigcvqa-prompt">{html.escape(explanation.prompt or "")}</p>'
     pieces, end = [], 0
@@ -94,7 +94,7 @@ def _weakest_words_html(explanation: Explanation) -> str:
         for word in explanation.weakest_words()
     ]
     return (
-        '<p class="aigcvqa-hint">The number of a word is the alignment score with it minus the score without it. '
+        '<p class="aigcvqa-hint">The number of a word is the alignment score with the word minus the score without it. '
         f"Red words lower the score, blue ones raise it; full colour at ±{explanation.word_limit:.4f}.</p>"
         f'<p class="aigcvqa-hint">Weakest words:</p><ol class="aigcvqa-weakest">{"".join(items)}</ol>'
     )
@@ -109,7 +109,7 @@ def _overlay_html(path: Path | None) -> str:
 
 
 def _places_html(explanation: Explanation, video: Any) -> str:
-    """The weakest places of every map as stills, or a sentence that none stands out."""
+    """Stills of the weakest places of every map, or a sentence if none stands out."""
     rows = []
     for branch in explanation.maps:
         places = weakest_places(explanation, branch)
@@ -133,21 +133,22 @@ def _still_html(explanation: Explanation, branch: str, place: Place, image: Imag
 
 
 def method_text(explanation: Explanation) -> str:
-    """How the numbers came about, in a few sentences."""
+    """A description of how the numbers were computed."""
     windows = explanation.windows
     count, sampled = windows.indices.shape
     if count == 1:
-        seen = f"The clip's {explanation.num_frames} frames are one window, of which {sampled} frames were scored."
+        seen = f"The {explanation.num_frames} frames of the clip are one window, of which {sampled} frames were scored."
     else:
         seen = (
-            f"{explanation.num_frames} frames in {count} windows of {windows.length} frames, {windows.stride} apart; "
-            f"{sampled} frames of each were scored by every branch, and windows that overlap were averaged "
-            f"({explanation.weighting} weights). The scores at the top rest on {sampled} frames spread over the clip."
+            f"The {explanation.num_frames} frames of the clip were scored in {count} windows of {windows.length} "
+            f"frames, {windows.stride} frames apart. Every branch scored {sampled} frames per window, and overlapping "
+            f"windows were averaged ({explanation.weighting} weights). The scores at the top were computed from "
+            f"{sampled} frames spread over the clip."
         )
     return (
-        f"{seen} A score is the mean of its map. Higher is better; only scores of one model compare. Colours are "
-        "neutral at the clip's mean and full at the limits printed beside them, which are never closer than a quarter "
-        "of what heavy blur or noise would change."
+        f"{seen} A score is the mean of its map. Higher is better; scores of different models cannot be compared. "
+        "Colours are neutral at the mean of the clip and full at the printed limits. The distance of a limit from the "
+        "mean is at least a quarter of the change by heavy blur or noise."
     )
 
 

@@ -18,14 +18,14 @@ from .page import report_html
 
 
 def write_report(explanation: Explanation, video: Any, folder: str | Path) -> dict[str, Path]:
-    """Write all pictures of an explanation into `folder`, which is made where it is missing.
+    """Write an explanation to `folder`, which is created if it does not exist.
 
     Args:
         video: the clip that was explained, in the same form; it is read again for its frames.
 
     Returns:
-        Name -> path: "report" (HTML, complete in itself), "timeline" (PNG), "explanation" (JSON) and, for a model with
-        maps, "overlay" (mp4).
+        Name -> path: "report" (a self-contained HTML page), "timeline" (PNG), "explanation" (JSON) and, for a model
+        with maps, "overlay" (mp4).
     """
     folder, video = Path(folder), fetched(video)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def write_report(explanation: Explanation, video: Any, folder: str | Path) -> di
 
 
 def to_json(explanation: Explanation) -> dict:
-    """An explanation as JSON knows it; lists of the shapes that `Explanation` names."""
+    """An explanation as dicts and nested lists; the lists have the shapes documented in `Explanation`."""
 
     def rounded(values: np.ndarray) -> list:
         return np.asarray(values, np.float64).round(6).tolist()

@@ -1,4 +1,4 @@
-"""Score a clip as a whole and in windows, and find its weakest words."""
+"""Score a clip as a whole and in windows, and measure the effect of every word of the prompt."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from .explanation import Explanation
 from .windows import WEIGHTS, Windows, average_windows, read_groups
 from .words import check_word_method, word_scores
 
-MAP_BRANCHES = ("technical", "aesthetic")
+MAPS = ("technical_map", "aesthetic_map")
 
 
 @torch.no_grad()
@@ -31,24 +31,25 @@ def explain(
     word_method: str = "leave_out",
     progress: Callable[[int, int], None] | None = None,
 ) -> Explanation:
-    """Score a clip as a whole and in windows that slide over it, and find the prompt's weakest words.
+    """Score a clip as a whole and in windows that slide over it, and measure the effect of every word of the prompt.
 
-    Windows are scored by every branch, each from the processor's T frames spread evenly over it, placed as by
-    `protocol="aigcvqa"`. A clip is decoded window by window: a long one is never held in memory whole.
+    Every branch scores T frames per window, spread evenly over it as by `protocol="aigcvqa"`; T is `num_frames` of the
+    processor. A clip is decoded window by window, so that a long clip is never completely in memory.
 
     Args:
-        pipeline: as `load_pipeline` gives it.
-        video: any form that the pipeline takes.
-        prompt: needed by the alignment branch.
-        window: frames of the clip that a window spans. By default T, or as many more as keep a long clip at 64 windows.
-        stride: frames from one window's start to the next, by default half a window; the last ends with the clip.
-        weighting: of windows that overlap: "triangular" (a window counts most in its middle) or "uniform".
+        pipeline: a pipeline from `load_pipeline`.
+        video: any form that the pipeline accepts.
+        prompt: the prompt; required if the model has the alignment branch.
+        window: length of a window in frames of the clip; by default T, or more if there would be over 64 windows.
+        stride: number of frames from the start of a window to the start of the next, by default half a window. The last
+            window ends with the clip.
+        weighting: weights of overlapping windows: "triangular" (a window counts most in its middle) or "uniform".
         word_method: "leave_out" removes each word in turn, "mask" replaces it by [MASK].
-        progress: called with the windows scored and their number.
+        progress: called with the number of scored windows and the number of windows.
 
     Raises:
-        VideoReadError: for a video that cannot be read.
-        ValueError: for a missing prompt, a window or stride below 1, a stride above the window, an unknown weighting.
+        VideoReadError: if the video cannot be read.
+        ValueError: for a missing prompt, a window or stride below 1, a stride above the window or an unknown option.
     """
     model = pipeline.model
     _check_options(model, prompt, window, stride, weighting, word_method)
@@ -61,9 +62,13 @@ def explain(
     output = model(**inputs)
     outputs = [output]
     if len(windows.starts) > 1:
-        outputs = _score_windows(pipeline, video, windows, prompt, clip[0].nbytes, progress)
-    maps = _maps(outputs)
-    window_scores = _scores(outputs)
+        outputs = []
+        for frames in read_groups(video, windows.indices, clip[0].nbytes):
+            outputs.append(model(**_inputs(pipeline, frames, prompt)))
+            if progress:
+                progress(len(outputs), len(windows.starts))
+    maps = {name.removesuffix("_map"): values for name, values in _joined(outputs, MAPS).items()}
+    window_scores = _joined(outputs, SCORES)
     frame_maps, timeline = average_windows(maps, window_scores, windows, weighting)
     reference_changes = {branch: _reference_change(model, branch, inputs, output) for branch in maps}
     words = []
@@ -74,10 +79,10 @@ def explain(
         video=name,
         prompt=prompt,
         note=model.config.weights_note,
-        scores={score: float(values[0]) for score, values in _scores([output]).items()},
+        scores={score: float(values[0]) for score, values in _joined([output], SCORES).items()},
         fps=metadata.fps,
         frame_size=(metadata.height, metadata.width),
-        clip_indices=np.asarray(sample_frame_indices(windows.total, sampled)),
+        clip_indices=np.asarray(metadata.frames_indices),
         windows=windows,
         weighting=weighting,
         window_scores=window_scores,
@@ -108,50 +113,23 @@ def _check_options(
 
 
 def _inputs(pipeline: AIGCVQAPipeline, frames: Tensor, prompt: str | None) -> dict[str, Tensor]:
-    """Frames (T, H, W, 3) and the prompt as the model takes them, on its device."""
+    """Frames (T, H, W, 3) and the prompt -> the inputs of the model, on its device."""
     features = pipeline.processor(videos=[frames], text=prompt, num_frames=len(frames), protocol="aigcvqa")
     return {name: value.to(pipeline.device) for name, value in features.items()}
 
 
-def _to_numpy(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
-
-
-def _score_windows(
-    pipeline: AIGCVQAPipeline,
-    video: Any,
-    windows: Windows,
-    prompt: str | None,
-    frame_bytes: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[AIGCVQAOutput]:
-    outputs = []
-    for frames in read_groups(video, windows.indices, frame_bytes):
-        outputs.append(pipeline.model(**_inputs(pipeline, frames, prompt)))
-        if progress:
-            progress(len(outputs), len(windows.starts))
-    return outputs
-
-
-def _maps(outputs: list[AIGCVQAOutput]) -> dict[str, np.ndarray]:
-    """Branch -> (W, T', 7, 7) of the outputs of W windows."""
-    branches = [branch for branch in MAP_BRANCHES if outputs[0].get(f"{branch}_map") is not None]
-    return {branch: np.concatenate([_to_numpy(output[f"{branch}_map"]) for output in outputs]) for branch in branches}
-
-
-def _scores(outputs: list[AIGCVQAOutput]) -> dict[str, np.ndarray]:
-    """Score name -> (W,) of the outputs of W windows."""
-    names = [name for name in SCORES if outputs[0].get(name) is not None]
-    return {name: np.concatenate([_to_numpy(output[name]) for output in outputs]) for name in names}
+def _joined(outputs: list[AIGCVQAOutput], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Name -> the scores (W,) or maps (W, T', 7, 7) of W windows, for the names that the model gives."""
+    given = [name for name in names if outputs[0].get(name) is not None]
+    return {name: torch.cat([output[name] for output in outputs]).cpu().numpy() for name in given}
 
 
 def _reference_change(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor], output: AIGCVQAOutput) -> float:
-    """The most that the branch's score moves where its whole view is blurred to 8 x 8 blocks or made very noisy."""
+    """The larger change of the branch's score when its whole view is blurred to 8 x 8 blocks or made very noisy."""
     view = inputs[BRANCH_INPUTS[branch][0]]
     frames = view.flatten(0, 1)
     blurred = F.interpolate(F.avg_pool2d(frames, 8), size=frames.shape[-2:]).reshape(view.shape)
     generator = torch.Generator().manual_seed(0)
-    noisy = view + torch.randn(view.shape, generator=generator).to(view.device)  # one deviation of ImageNet's pixels
+    noisy = view + torch.randn(view.shape, generator=generator).to(view.device)  # noise of one standard deviation
     score = output[f"{branch}_score"]
-    changes = [(model.score_map(branch, damaged).mean() - score).abs().item() for damaged in (blurred, noisy)]
-    return max(changes)
+    return max((model.score_map(branch, damaged).mean() - score).abs().item() for damaged in (blurred, noisy))

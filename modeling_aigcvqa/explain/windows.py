@@ -1,4 +1,4 @@
-"""Windows that slide over a clip: where they lie, their frames, and their maps averaged where they overlap."""
+"""Windows that slide over a clip: their places, reading their frames, averaging their maps where they overlap."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from ..protocols_aigcvqa import sample_frame_indices
 from ..video_reading_aigcvqa import read_video
 
 WEIGHTS = ("triangular", "uniform")
-MAX_WINDOWS = 64  # of a clip by default; more only where `window` or `stride` ask for it
-READ_BYTES = 64 * 2**20  # of decoded frames asked for at once; decord takes several times as much for a moment
+MAX_WINDOWS = 64  # per clip, unless `window` or `stride` ask for more
+READ_BYTES = 64 * 2**20  # decoded frames that are read at once; decord needs several times as much for a moment
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Windows:
     """Windows that slide over a clip.
 
     Args:
-        total: F, frames of the clip.
-        length: frames that a window spans, at most F.
-        stride: frames from one window's start to the next.
+        total: number of frames of the clip, F.
+        length: length of a window in frames, at most F.
+        stride: number of frames from the start of a window to the start of the next.
         starts: first frame of every window (W,); the last window ends with the clip.
-        offsets: frames of a window that are scored, from its start (T,).
+        offsets: the frames of a window that are scored, counted from its start (T,).
     """
 
     total: int
@@ -37,10 +37,10 @@ class Windows:
 
     @classmethod
     def over(cls, total: int, sampled: int, length: int | None = None, stride: int | None = None) -> "Windows":
-        """Windows over `total` frames, `sampled` frames of each scored; by default no more than MAX_WINDOWS of them.
+        """Windows over `total` frames, of which `sampled` frames each are scored; by default at most MAX_WINDOWS.
 
         Raises:
-            ValueError: for a stride above the length.
+            ValueError: if the stride exceeds the length.
         """
         if length is None:
             length = max(sampled, 2 * -(-total // (MAX_WINDOWS + 1)))
@@ -48,7 +48,7 @@ class Windows:
             stride = max(length // 2, 1)
         if stride > length:
             raise ValueError(
-                f"stride={stride} exceeds window={length}: frames between windows would not be seen. Lower the stride."
+                f"stride={stride} exceeds window={length}: frames between windows would be skipped. Lower the stride."
             )
         length = min(length, total)
         starts = np.append(np.arange(0, total - length, stride), total - length)
@@ -56,12 +56,12 @@ class Windows:
 
     @property
     def indices(self) -> np.ndarray:
-        """Frames that every window was scored on (W, T)."""
+        """The frames that are scored in every window (W, T)."""
         return self.starts[:, None] + self.offsets
 
 
 def read_groups(video: Any, indices: np.ndarray, frame_bytes: int) -> Iterator[Tensor]:
-    """The frames (T, H, W, 3) of every row of `indices` (W, T), decoding as many rows at once as READ_BYTES allow."""
+    """The frames (T, H, W, 3) of every row of `indices` (W, T). As many rows as READ_BYTES allow are read at once."""
     for group in _groups(indices, max(READ_BYTES // frame_bytes, 1)):
         wanted, places = np.unique(group, return_inverse=True)
         frames, _ = read_video(video, lambda total: wanted.tolist())  # noqa: B023 (called at once)
@@ -70,7 +70,7 @@ def read_groups(video: Any, indices: np.ndarray, frame_bytes: int) -> Iterator[T
 
 
 def _groups(indices: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Consecutive rows that together name at most `most` frames (a row that names more stands alone)."""
+    """Groups of consecutive rows with at most `most` different frames; a row with more frames is a group by itself."""
     start = 0
     for end in range(1, len(indices) + 1):
         if end == len(indices) or len(np.unique(indices[start : end + 1])) > most:
@@ -81,7 +81,7 @@ def _groups(indices: np.ndarray, most: int) -> Iterator[np.ndarray]:
 def average_windows(
     maps: dict[str, np.ndarray], scores: dict[str, np.ndarray], windows: Windows, weighting: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Maps (W, T', 7, 7) and scores (W,) of windows -> `frame_maps` (F, 7, 7) and `timeline` (F,)."""
+    """Maps (W, T', 7, 7) by branch and scores (W,) by name -> `frame_maps` (F, 7, 7) and `timeline` (F,)."""
     frame_maps, timeline = {}, {}
     for branch, values in maps.items():
         of_frames = np.einsum("lt,wtij->wlij", slices_of_frames(windows, values.shape[1]), values)
@@ -95,9 +95,9 @@ def average_windows(
 
 
 def slices_of_frames(windows: Windows, slices: int) -> np.ndarray:
-    """Which of a map's T' places in time each frame of a window belongs to: weights (L, T') that sum to 1.
+    """Weights of the T' time steps of a map for each frame of a window, (L, T'); the weights of a frame sum to 1.
 
-    A frame takes the places of the sampled frames nearest to it; where it was sampled repeatedly, all of them.
+    A frame takes the time steps of the nearest sampled frames, with equal weights if there are several.
     """
     sampled = len(windows.offsets)
     distance = np.abs(np.arange(windows.length)[:, None] - windows.offsets)
@@ -108,7 +108,7 @@ def slices_of_frames(windows: Windows, slices: int) -> np.ndarray:
 
 
 def overlap_add(values: np.ndarray, windows: Windows, weighting: str) -> np.ndarray:
-    """Values of every frame of every window (W, L, ...) -> their weighted mean at every frame (F, ...), float32."""
+    """Values for every frame of every window (W, L, ...) -> their weighted mean for every frame (F, ...), float32."""
     ramp, rest = np.arange(1, windows.length + 1), values.shape[2:]
     weights = np.minimum(ramp, ramp[::-1]) if weighting == "triangular" else np.ones(windows.length)
     weights = weights.reshape(-1, *[1] * len(rest))

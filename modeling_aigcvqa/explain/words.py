@@ -1,4 +1,4 @@
-"""What every word of a prompt adds to a clip's alignment score."""
+"""The effect of every word of a prompt on the alignment score of a clip."""
 
 import re
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch import Tensor
 from ..pipeline_aigcvqa import AIGCVQAPipeline
 
 WORD_METHODS = ("leave_out", "mask")
-TEXT_BATCH = 8  # prompts of a text pass: each holds the keys and values of all frames' tokens
+TEXT_BATCH = 8  # prompts per text pass; each needs memory for the keys and values of the tokens of all frames
 
-# Words that say nothing of what is to be seen: shown, but never called the weakest.
+# Words that name nothing visible. They are shown, but never listed among the weakest words.
 # fmt: off
 FUNCTION_WORDS = frozenset({
     "a", "an", "and", "are", "as", "at", "be", "below", "by", "for", "from", "has", "his", "her", "in", "into", "is",
@@ -24,11 +24,12 @@ FUNCTION_WORDS = frozenset({
 
 @dataclass(frozen=True)
 class WordScore:
-    """How much a word of the prompt adds to the alignment score.
+    """The effect of a word of the prompt on the alignment score.
 
     Args:
-        word: as it stands in the prompt, at `prompt[start:end]`.
-        effect: alignment score of the whole prompt minus that without the word. Below 0: the clip fits better without.
+        word: the word, `prompt[start:end]`.
+        effect: alignment score with the word minus alignment score without it. If it is negative, the clip fits the
+            prompt better without the word.
     """
 
     word: str
@@ -38,7 +39,7 @@ class WordScore:
 
     @property
     def is_content(self) -> bool:
-        """Whether the word can be called weak: function words such as "the" cannot."""
+        """Whether the word can be listed as weak; function words such as "the" cannot."""
         return self.word.lower() not in FUNCTION_WORDS
 
 
@@ -50,12 +51,12 @@ def check_word_method(method: str) -> None:
 def word_scores(
     pipeline: AIGCVQAPipeline, pixel_values_resized: Tensor, prompt: str, method: str = "leave_out"
 ) -> tuple[list[WordScore], float]:
-    """The effect of every word on the alignment score of a clip (1, T, 3, H, W), in the prompt's order.
+    """The effect of every word of the prompt, in order, on the alignment score of a clip (1, T, 3, H, W).
 
-    The frames are encoded once. Words behind the processor's limit of tokens, which no branch reads, are left out.
+    The frames are encoded once. Words beyond the tokenizer's limit are left out, because the model does not read them.
 
     Returns:
-        The words, and the effect of them all: the score of the prompt minus that of an empty one.
+        The words, and their joint effect: the score of the prompt minus the score of an empty prompt.
 
     Raises:
         ValueError: for an unknown method.
@@ -69,7 +70,7 @@ def word_scores(
 
 
 def word_spans(prompt: str, limit: int | None = None) -> list[tuple[int, int]]:
-    """Start and end of every word that starts before `limit` characters: letters and digits, hyphens, apostrophes."""
+    """Start and end of every word that starts before `limit`. Hyphens and apostrophes may join the parts of a word."""
     spans = [match.span() for match in re.finditer(r"\w+(?:['\u2019-]\w+)*", prompt)]
     return [span for span in spans if limit is None or span[0] < limit]
 
@@ -81,7 +82,7 @@ def without_word(prompt: str, span: tuple[int, int], method: str = "leave_out") 
 
 
 def _read_length(pipeline: AIGCVQAPipeline, prompt: str) -> int:
-    """Characters of the prompt up to the tokenizer's limit."""
+    """Number of characters of the prompt that fit into the tokenizer's limit."""
     tokens = pipeline.processor.tokenizer(prompt, truncation=True, return_offsets_mapping=True)
     return max(end for _, end in tokens["offset_mapping"])
 

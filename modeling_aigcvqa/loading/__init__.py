@@ -1,4 +1,4 @@
-"""Load a model with its processor for scoring: from a folder, the Hub, the package itself or published weights."""
+"""Load a model and its processor for scoring: from a folder, the Hub, the package or published weights."""
 
 from .dtypes import DTYPES, fastest_dtype
 from .load import SHIPPED, SHIPPED_FOLDER, load_model, load_pipeline

@@ -1,4 +1,4 @@
-"""Which number format a device computes fastest in."""
+"""Find the dtype in which a device computes fastest."""
 
 import time
 
@@ -6,15 +6,15 @@ import torch
 from transformers.utils import logging
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SLOW = 2.0  # times as long as float32: what takes longer is warned of
+SLOW = 2.0  # warn of a dtype that takes more than this many times as long as float32
 logger = logging.get_logger(__name__)
 
 
 def fastest_dtype(device: torch.device) -> tuple[str, str]:
-    """bfloat16 where this device computes faster in it, else float32; and the reason.
+    """The faster of bfloat16 and float32 on this device, and the reason.
 
-    Decided by a matrix product timed in both: a processor may accept bfloat16 and emulate it. Scores in bfloat16 differ
-    from float32's by about a hundredth of their spread (README, Speed).
+    A matrix product is timed in both, because a processor may accept bfloat16 and emulate it. Scores in bfloat16 differ
+    from scores in float32 by about a hundredth of their spread (README, Speed).
     """
     ratio = time_against_float32(torch.bfloat16, device)
     chosen = "bfloat16" if ratio < 0.75 else "float32"
@@ -22,24 +22,24 @@ def fastest_dtype(device: torch.device) -> tuple[str, str]:
 
 
 def time_against_float32(dtype: torch.dtype, device: torch.device) -> float:
-    """Time of a matrix product in `dtype` over that in float32."""
+    """Time of a matrix product in `dtype`, divided by its time in float32."""
     seconds = {}
-    size = 512 if device.type == "cpu" else 4096  # long enough to time; short where the dtype is emulated
+    size = 512 if device.type == "cpu" else 4096  # large enough to time, small enough for an emulated dtype
     for kind in (torch.float32, dtype):
         left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
         times = []
         for _ in range(5):
             start = time.perf_counter()
-            (left @ right.mT).sum().item()  # as a linear layer has it
+            (left @ right.mT).sum().item()  # transposed as in a linear layer
             times.append(time.perf_counter() - start)
-            if len(times) > 1 and times[-1] > 10 * seconds.get(torch.float32, times[-1]):  # the first one sets up
-                break  # emulated
+            if len(times) > 1 and times[-1] > 10 * seconds.get(torch.float32, times[-1]):
+                break  # emulated; the first product does not count, because it includes the set-up
         seconds[kind] = min(times)
     return seconds[dtype] / seconds[torch.float32]
 
 
 def warn_of_emulation(dtype: torch.dtype, device: torch.device) -> None:
-    """A model can be stored, or asked for, in a dtype that this processor computes many times slower."""
+    """Warn if this device computes much more slowly in the dtype of the model than in float32."""
     ratio = 1.0 if dtype == torch.float32 else time_against_float32(dtype, device)
     if ratio > SLOW:
         name = str(dtype).removeprefix("torch.")

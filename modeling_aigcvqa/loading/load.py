@@ -1,4 +1,4 @@
-"""Load a model and its processor by the installed package's own code: nothing in a folder is executed."""
+"""Load a model and its processor with the code of the installed package: code in the model folder is not executed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,20 +29,21 @@ def load_pipeline(
     dtype: str | None = None,
     alignment_num_frames: int | None = None,
 ) -> AIGCVQAPipeline:
-    """A pipeline that scores with `model`.
+    """Load a pipeline that scores with `model`.
 
     Args:
-        model: "small" for the model inside the package; "free" or "dover" for published weights, which are fetched and
-            converted on first use; or a folder or Hub id.
-        branches: the branches to build, a subset of the model's; None for all.
-        device: "cpu", "cuda", ...; "auto" for a GPU where there is one.
-        dtype: "float32", "bfloat16", "float16"; "auto" for what `fastest_dtype` says; None for that of the weights.
-        alignment_num_frames: frames that the alignment branch sees, spread evenly over those of the other branches. Its
-            time is in proportion to them. None for the model's own number.
+        model: "small" for the model inside the package; "free" or "dover" for published weights, which are downloaded
+            and converted on first use; or a folder or Hub id.
+        branches: the branches to build, a subset of those of the model; None for all.
+        device: "cpu", "cuda", ...; "auto" for a GPU if there is one.
+        dtype: "float32", "bfloat16", "float16"; "auto" for the choice of `fastest_dtype`; None for the dtype of the
+            weights.
+        alignment_num_frames: number of frames that the alignment branch sees, spread evenly over the frames of the
+            other branches. The time of this branch is proportional to it. None for the number in the config.
 
     Raises:
-        ValueError: for a folder that holds no AIGC-VQA model, a branch that the model lacks, an unknown dtype, or
-            published weights that cannot be fetched.
+        ValueError: for a folder without an AIGC-VQA model, a branch that the model does not have, an unknown dtype or
+            published weights that cannot be downloaded.
     """
     if dtype not in (None, "auto", *DTYPES):
         raise ValueError(f"dtype={dtype!r}: expected one of {['auto', *DTYPES]}.")
@@ -64,7 +65,7 @@ def load_pipeline(
 def load_model(
     model: str = SHIPPED, branches: list[str] | None = None, alignment_num_frames: int | None = None
 ) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
-    """The model and its processor, in the dtype of the weights; arguments and errors as in `load_pipeline`."""
+    """Load a model, in the dtype of its weights, and its processor. Arguments and errors are as in `load_pipeline`."""
     changes = {"branches": branches, "alignment_num_frames": alignment_num_frames}
     changes = {name: value for name, value in changes.items() if value is not None}
     source = model_source(model)
@@ -81,9 +82,9 @@ def load_model(
 
 
 def model_source(model: str) -> str:
-    """The folder of a model that has a name ("small", "free", "dover"); any other folder or Hub id as it is.
+    """The folder of a named model ("small", "free", "dover"); a folder or a Hub id is returned unchanged.
 
-    A set of published weights is fetched and converted where that was not done before.
+    Published weights are downloaded and converted if they are not in the cache.
     """
     if model == SHIPPED:
         return str(SHIPPED_FOLDER)
@@ -92,7 +93,7 @@ def model_source(model: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No loading report and no progress bar: weights of branches left out are no cause for a warning."""
+    """Hide the loading report and the progress bar. The report would warn of the weights of branches left out."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -105,12 +106,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse what is no model before transformers does, with a message that says what to pass instead."""
+    """Refuse a folder without a model before transformers does, with a message that says what to pass instead."""
     remedy = f"pass a folder written by save_pretrained, a Hub id, or one of {list(NAMES)}."
     if not folder.is_dir():
         raise ValueError(f"model '{folder}' is a file; {remedy}")
     if not (folder / "config.json").exists():
-        raise ValueError(f"the folder '{folder}' is no model: it has no config.json; {remedy}")
+        raise ValueError(f"the folder '{folder}' is not a model: it has no config.json; {remedy}")
     config = read_json(folder / "config.json")
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != "aigcvqa":
@@ -120,18 +121,18 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load_config(source: str, changes: dict, model: str) -> AIGCVQAConfig:
-    """The model's config with other branches or another number of alignment frames."""
+    """The config of the model with `changes` to branches or number of alignment frames."""
     try:
         config = AIGCVQAConfig.from_pretrained(source)
         changed = AIGCVQAConfig(**{**config.to_dict(), **changes}) if changes else config
-    except StrictDataclassError as error:  # no ValueError; what was wrong is its cause
-        raise ValueError(str(error.__cause__ or error)) from error
+    except StrictDataclassError as error:  # not a ValueError; its message has several lines
+        raise ValueError(f"model '{model}': {' '.join(str(error).split())}") from error
     missing = [branch for branch in changed.branches if branch not in config.branches]
     if missing:
         raise ValueError(f"model '{model}' has no branch {missing}; it has {config.branches}.")
     if "alignment_num_frames" in changes and "alignment" not in changed.branches:
         raise ValueError(
             f"alignment_num_frames={changes['alignment_num_frames']}: no alignment branch is built (of '{model}', "
-            f"{changed.branches}); leave it out."
+            f"{changed.branches}); leave the option out."
         )
     return changed

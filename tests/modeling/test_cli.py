@@ -1,3 +1,5 @@
+"""The commands `aigcvqa score` and `aigcvqa init`: output, exit statuses and messages."""
+
 import copy
 import csv
 import json
@@ -7,8 +9,11 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
 from modeling_aigcvqa.cli import main
+from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.loading import dtypes, load, load_pipeline
 from tests.conftest import moving_gradient, save_model_folder, write_video
 
@@ -22,52 +27,51 @@ def clips(tmp_path):
     return folder
 
 
-def write_manifest(folder, rows, name="manifest.csv"):
-    path = folder / name
-    if name.endswith(".csv"):
-        with path.open("w", newline="") as file:
+def score(*arguments):
+    return main(["score", *map(str, arguments)])
+
+
+def scored_as_json(capsys, *arguments):
+    assert score(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def write_manifest(path, rows):
+    with path.open("w", newline="") as file:
+        if path.suffix == ".csv":
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
 
 
 def read(path):
-    if path.suffix == ".csv":
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file))
 
 
 def test_videos_with_a_prompt(clips, model_folder, capsys):
-    assert main(["score", str(clips / "a.mp4"), "--prompt", "a gradient", "--model", str(model_folder)]) == 0
+    assert score(clips / "a.mp4", "--prompt", "a gradient", "--model", model_folder) == 0
     printed = capsys.readouterr().out
     for word in ("quality", "technical", "aesthetic", "alignment", "untrained"):
         assert word in printed
 
 
 def test_json(clips, capsys):
-    assert main(["score", str(clips / "a.mp4"), str(clips / "b.mp4"), "--prompt", "a gradient", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    printed = scored_as_json(capsys, clips / "a.mp4", clips / "b.mp4", "--prompt", "a gradient")
     assert printed["note"] == load_pipeline().model.config.weights_note
     assert [row["file"] for row in printed["results"]] == [str(clips / "a.mp4"), str(clips / "b.mp4")]
     assert all(isinstance(row["quality_score"], float) for row in printed["results"])
 
 
 def test_fewer_frames_for_the_alignment_branch(clips, capsys):
-    call = ["score", str(clips / "a.mp4"), "--prompt", "a gradient", "--json"]
-    scores = {}
-    for frames in (None, 1, 2, 16):
-        assert main([*call, *(["--alignment_num_frames", str(frames)] if frames else [])]) == 0
-        scores[frames] = json.loads(capsys.readouterr().out)["results"][0]
-    assert len({row["alignment_score"] for row in scores.values()}) == 4, "the small model's own number is 4"
-    assert len({(row["technical_score"], row["aesthetic_score"]) for row in scores.values()}) == 1
-    wrong = {"alignment_num_frames=0": ["0"], "no alignment branch": ["2", "--branches", "technical"]}
-    for reason, values in wrong.items():
-        assert main([*call, "--alignment_num_frames", *values]) == 2
-        assert reason in capsys.readouterr().err
+    call = (clips / "a.mp4", "--prompt", "a gradient")
+    options = ([], *(["--alignment_num_frames", frames] for frames in (1, 2, 16)))
+    rows = [scored_as_json(capsys, *call, *option)["results"][0] for option in options]
+    assert len({row["alignment_score"] for row in rows}) == 4, "the small model's own number is 4"
+    assert len({(row["technical_score"], row["aesthetic_score"]) for row in rows}) == 1
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -78,8 +82,8 @@ def test_a_manifest_with_a_bad_row(clips, tmp_path, kind, capsys):
         {"file": "b.mp4", "prompt": "", "generator": "z"},
         {"file": "b.mp4", "prompt": "a gradient", "generator": "ü"},
     ]
-    manifest, output = write_manifest(clips, rows, f"manifest.{kind}"), tmp_path / f"scores.{kind}"
-    assert main(["score", "--manifest", str(manifest), "--output", str(output), "--batch_size", "3"]) == 1
+    manifest, output = write_manifest(clips / f"manifest.{kind}", rows), tmp_path / f"scores.{kind}"
+    assert score("--manifest", manifest, "--output", output, "--batch_size", 3) == 1
     scored = read(output)
     assert [row["file"] for row in scored] == [row["file"] for row in rows], "no row is lost"
     assert [row["generator"] for row in scored] == ["x", "y", "z", "ü"], "other columns are kept"
@@ -92,40 +96,38 @@ def test_a_manifest_with_a_bad_row(clips, tmp_path, kind, capsys):
 
 
 def test_metadata_of_a_videofolder_is_a_manifest_too(clips, tmp_path):
-    manifest = write_manifest(clips, [{"file_name": "a.mp4", "prompt": "a gradient"}], "metadata.jsonl")
-    output = tmp_path / "scores.jsonl"
-    assert main(["score", "--manifest", str(manifest), "--output", str(output)]) == 0
-    assert read(output)[0]["file_name"] == "a.mp4"
+    manifest = write_manifest(clips / "metadata.jsonl", [{"file_name": "a.mp4", "prompt": "a gradient"}])
+    assert score("--manifest", manifest, "--output", tmp_path / "scores.jsonl") == 0
+    assert read(tmp_path / "scores.jsonl")[0]["file_name"] == "a.mp4"
 
 
 def test_two_runs_give_the_same_numbers(clips, tmp_path):
-    manifest = write_manifest(clips, [{"file": "a.mp4", "prompt": "one"}, {"file": "b.mp4", "prompt": "one two"}])
-    outputs = []
-    for batch_size in ("1", "1", "2"):
-        output = tmp_path / f"{len(outputs)}.csv"
-        assert main(["score", "--manifest", str(manifest), "--output", str(output), "--batch_size", batch_size]) == 0
-        outputs.append(read(output))
+    rows = [{"file": "a.mp4", "prompt": "one"}, {"file": "b.mp4", "prompt": "one two"}]
+    manifest, outputs = write_manifest(clips / "manifest.csv", rows), []
+    for batch_size in (1, 1, 2):
+        assert score("--manifest", manifest, "--output", tmp_path / "out.csv", "--batch_size", batch_size) == 0
+        outputs.append(read(tmp_path / "out.csv"))
     assert outputs[0] == outputs[1]
     for row, other in zip(outputs[0], outputs[2]):
         assert float(row["quality_score"]) == pytest.approx(float(other["quality_score"]), abs=1e-5)
 
 
 def test_branches(clips, model_folder, capsys):
-    arguments = ["score", str(clips / "a.mp4"), "--model", str(model_folder), "--branches", "technical", "--json"]
-    assert main(arguments) == 0, "no prompt is needed without the alignment branch"
-    row = json.loads(capsys.readouterr().out)["results"][0]
+    """No prompt is needed without the alignment branch."""
+    call = (clips / "a.mp4", "--model", model_folder, "--branches", "technical")
+    row = scored_as_json(capsys, *call)["results"][0]
     assert "technical_score" in row
     assert "alignment_score" not in row
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "auto"])
-def test_dtypes(clips, dtype, capsys):
-    assert main(["score", str(clips / "a.mp4"), "--prompt", "a", "--dtype", dtype, "--device", "cpu"]) == 0
+def test_dtypes(clips, dtype):
+    assert score(clips / "a.mp4", "--prompt", "a", "--dtype", dtype, "--device", "cpu") == 0
 
 
 @pytest.mark.parametrize("ratio", [0.5, 40.0])
-def test_a_dtype_that_this_processor_emulates_is_warned_of(ratio, small_model, processor, tmp_path, monkeypatch):
-    """Asked for, or that of the weights: float32 would be many times faster, and nothing else says so."""
+def test_a_slow_dtype_is_warned_of(ratio, small_model, processor, tmp_path, monkeypatch):
+    """Both if it is requested and if it is the dtype of the weights."""
     model = copy.deepcopy(small_model).to(torch.bfloat16)
     folder = str(save_model_folder(model, processor, tmp_path))
     warnings = []
@@ -145,68 +147,63 @@ def test_a_dtype_that_this_processor_emulates_is_warned_of(ratio, small_model, p
     assert not warnings
     chosen = load_pipeline(folder, device="cpu", dtype="auto").model.dtype
     assert chosen == (torch.float32 if ratio > 1 else torch.bfloat16)
-    assert len(warnings) == 1, "what was chosen, and why"
+    assert len(warnings) == 1, "the choice and its reason"
 
 
-def no_model(folder, kind):
-    folder.mkdir()
-    if kind == "other":
-        (folder / "config.json").write_text('{"model_type": "bert"}')
-    if kind == "broken":
-        (folder / "config.json").write_text("{")
-    if kind == "invalid":
-        (folder / "config.json").write_text('{"model_type": "aigcvqa", "mos_std": -1.0}')
-        (folder / "model.safetensors").write_text("")
-    return folder
+WRONG_MODELS = {  # name of a folder -> its config.json
+    "EMPTY": None,
+    "OTHER": '{"model_type": "bert"}',
+    "BROKEN": "{",
+    "INVALID": '{"model_type": "aigcvqa", "mos_std": -1.0}',
+}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["score"], "nothing to score"),
-        (["score", "CLIP", "--manifest", "m.csv"], "not both"),
-        (["score", "--manifest", "m.csv", "--prompt", "a"], "--prompt goes with"),
-        (["score", "--manifest", "m.csv"], "m.csv"),
-        (["score", "--manifest", "m.txt"], ".csv or .jsonl"),
-        (["score", "CLIP", "--prompt", "a", "--branches", "sharpness"], "sharpness"),
-        (["score", "CLIP", "--prompt", "a", "--output", "scores.xlsx"], ".csv or .jsonl"),
-        (["score", "CLIP", "--prompt", "a", "--output", "nowhere/scores.csv"], "nowhere"),
-        (["score", "CLIP", "--prompt", "a", "--batch_size", "0"], "--batch_size 0"),
-        (["score", "CLIP", "--prompt", "a", "--model", "EMPTY"], "no config.json"),
-        (["score", "CLIP", "--prompt", "a", "--model", "OTHER"], "'bert'"),
-        (["score", "CLIP", "--prompt", "a", "--model", "BROKEN"], "cannot be read as JSON"),
-        (["score", "CLIP", "--prompt", "a", "--model", "INVALID"], "mos_std=-1.0: expected a number above 0"),
-        (["score", "CLIP", "--prompt", "a", "--model", "CLIP"], "is a file"),
+        ("", "nothing to score"),
+        ("CLIP --manifest m.csv", "not both"),
+        ("--manifest m.csv --prompt a", "--prompt goes with"),
+        ("--manifest m.csv", "m.csv"),
+        ("--manifest m.txt", ".csv or .jsonl"),
+        ("CLIP --prompt a --branches sharpness", "sharpness"),
+        ("CLIP --prompt a --output scores.xlsx", ".csv or .jsonl"),
+        ("CLIP --prompt a --output nowhere/scores.csv", "nowhere"),
+        ("CLIP --prompt a --batch_size 0", "--batch_size 0"),
+        ("CLIP --prompt a --alignment_num_frames 0", "'alignment_num_frames': ValueError: expected a number above 0"),
+        ("CLIP --alignment_num_frames 2 --branches technical", "no alignment branch"),
+        ("CLIP --prompt a --model EMPTY", "no config.json"),
+        ("CLIP --prompt a --model OTHER", "'bert'"),
+        ("CLIP --prompt a --model BROKEN", "cannot be read as JSON"),
+        ("CLIP --prompt a --model INVALID", "'mos_std': ValueError: expected a number above 0 (got -1.0)"),
+        ("CLIP --prompt a --model CLIP", "is a file"),
     ],
 )
 def test_wrong_calls_say_what_to_do(clips, tmp_path, arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = {"CLIP": str(clips / "a.mp4")}
-    words |= {kind.upper(): str(no_model(tmp_path / kind, kind)) for kind in ("empty", "other", "broken", "invalid")}
-    assert main([words.get(word, word) for word in arguments]) == 2
+    for name, config in WRONG_MODELS.items():
+        (tmp_path / name).mkdir()
+        if config:
+            (tmp_path / name / "config.json").write_text(config)
+            (tmp_path / name / "model.safetensors").touch()
+    assert score(*arguments.replace("CLIP", "clips/a.mp4").split()) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_branch_that_the_model_lacks(clips, small_model, tmp_path, capsys):
-    from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
-    from modeling_aigcvqa.common.presets import default_processor, save_model_folder
-
+def test_a_branch_that_the_model_lacks(clips, tmp_path, capsys):
     config = AIGCVQAConfig.small(branches=["technical"])
-    save_model_folder(AIGCVQAModel(config), default_processor(config), tmp_path / "model")
-    arguments = ["score", str(clips / "a.mp4"), "--model", str(tmp_path / "model")]
-    assert main(arguments) == 0
-    assert main([*arguments, "--branches", "aesthetic"]) == 2
+    folder = save_model_folder(AIGCVQAModel(config), default_processor(config), tmp_path / "model")
+    assert score(clips / "a.mp4", "--model", folder) == 0
+    assert score(clips / "a.mp4", "--model", folder, "--branches", "aesthetic") == 2
     assert "no branch ['aesthetic']" in capsys.readouterr().err
 
 
 def test_missing_weights_are_not_made_up(clips, model_folder, tmp_path, capsys):
-    from safetensors.torch import load_file, save_file
-
     folder = shutil.copytree(model_folder, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     del weights["technical_head.fc_last.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert main(["score", str(clips / "a.mp4"), "--prompt", "a", "--model", str(folder)]) == 2
+    assert score(clips / "a.mp4", "--prompt", "a", "--model", folder) == 2
     assert "technical_head.fc_last.weight" in capsys.readouterr().err
 
 
@@ -216,21 +213,22 @@ def test_missing_weights_are_not_made_up(clips, model_folder, tmp_path, capsys):
 )
 def test_manifests_that_cannot_be_read(tmp_path, text, message, capsys):
     (tmp_path / "m.csv").write_text(text)
-    assert main(["score", "--manifest", str(tmp_path / "m.csv")]) == 2
+    assert score("--manifest", tmp_path / "m.csv") == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_output_may_not_be_the_manifest(clips, capsys):
-    manifest = write_manifest(clips, [{"file": "a.mp4", "prompt": "a"}])
-    assert main(["score", "--manifest", str(manifest), "--output", str(manifest)]) == 2
-    assert read(manifest) == [{"file": "a.mp4", "prompt": "a"}]
+def test_the_output_may_not_be_the_manifest(clips):
+    rows = [{"file": "a.mp4", "prompt": "a"}]
+    manifest = write_manifest(clips / "manifest.csv", rows)
+    assert score("--manifest", manifest, "--output", manifest) == 2
+    assert read(manifest) == rows
 
 
-def test_init_writes_a_model_that_scores(clips, tmp_path, capsys):
-    folder = tmp_path / "new"
-    assert main(["init", "--preset", "small", "--output", str(folder)]) == 0
-    assert main(["score", str(clips / "a.mp4"), "--prompt", "a", "--model", str(folder)]) == 0
-    assert main(["init", "--preset", "small", "--output", str(folder)]) == 2
+def test_init_writes_a_model_that_scores(clips, tmp_path):
+    folder = str(tmp_path / "new")
+    assert main(["init", "--preset", "small", "--output", folder]) == 0
+    assert score(clips / "a.mp4", "--prompt", "a", "--model", folder) == 0
+    assert main(["init", "--preset", "small", "--output", folder]) == 2
 
 
 def test_python_m(clips):

@@ -285,7 +285,7 @@ def test_scores_are_differentiable_down_to_the_frames(small_model, processor):
         ({"pixel_values_fragments": None}, "technical branch needs pixel_values_fragments"),
         ({"pixel_values_resized": None}, "aesthetic branch needs pixel_values_resized"),
         ({"input_ids": None}, "needs input_ids"),
-        ({"input_ids": torch.zeros(3, 4, dtype=torch.long)}, "one prompt a clip"),
+        ({"input_ids": torch.zeros(3, 4, dtype=torch.long)}, "one prompt per video"),
         ({"input_ids": torch.zeros(2, 300, dtype=torch.long), "attention_mask": None}, "max_position_embeddings"),
         ({"pixel_values_fragments": torch.zeros(2, 3, 16, 224, 224)}, r"\(B, T, 3, H, W\)"),
         ({"pixel_values_resized": torch.zeros(2, 16, 3, 96, 96)}, "96 x 96|96, 96"),

@@ -1,4 +1,4 @@
-"""The networks against a plain restatement of their formulas, on odd sizes and lengths too."""
+"""The networks give the same outputs as a plain restatement of their formulas, also for odd sizes and lengths."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from modeling_aigcvqa import AIGCVQAConfig, fused_linear_aigcvqa
 from modeling_aigcvqa.alignment_aigcvqa import FRAMES_AT_ONCE, AlignmentBackbone
-from modeling_aigcvqa.backbone_convnext3d import ConvNeXt3D, DepthwiseConv3d
+from modeling_aigcvqa.backbone_convnext3d import ConvNeXt3D
 from modeling_aigcvqa.backbone_swin3d import SwinTransformer3D, fragment_gate
 from modeling_aigcvqa.fused_linear_aigcvqa import FusedMlp
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip
@@ -14,88 +14,6 @@ from training.benchmarks import oracle
 
 TECHNICAL = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "fragment_bias": [True, False]}
 AESTHETIC = {"hidden_sizes": [8, 12], "depths": [3, 2]}
-
-
-def randomised(module):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(0, 0.3, generator=generator)
-    return module.eval()
-
-
-def video(frames, height, width, batch=1):
-    return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(frames))
-
-
-@pytest.mark.parametrize(
-    ("frames", "height", "width", "window"),
-    [
-        (4, 56, 56, (2, 7, 7)),  # windows shifted along every axis
-        (5, 60, 52, (2, 7, 7)),  # odd length, padding along every axis
-        (1, 30, 34, (8, 7, 7)),  # window clipped in time
-        (4, 28, 56, (8, 7, 7)),  # one window high, two wide
-        (6, 17, 19, (2, 4, 3)),  # everything odd
-    ],
-)
-def test_swin3d(frames, height, width, window):
-    config = AIGCVQAConfig(technical_config={**TECHNICAL, "window_size": window}).technical_config
-    network = randomised(
-        SwinTransformer3D(embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=window, fragment_bias=[True, False])
-    )
-    clip = video(frames, height, width, batch=2)
-    with torch.no_grad():
-        expected = oracle.swin3d(network.state_dict(), clip, config)
-        torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("frames", range(1, 34))
-def test_swin3d_at_every_length(frames):
-    config = AIGCVQAConfig(technical_config={**TECHNICAL, "window_size": (4, 3, 3)}).technical_config
-    network = randomised(
-        SwinTransformer3D(
-            embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=(4, 3, 3), fragment_bias=[True, False]
-        )
-    )
-    clip = video(frames, 26, 30)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            network(clip), oracle.swin3d(network.state_dict(), clip, config), atol=1e-4, rtol=1e-4
-        )
-
-
-def test_the_gate_is_the_distance_in_fragments():
-    """At 224 pixels stage 1 has 56 x 56 tokens, 8 a fragment: a window of 7 straddles at most two along an axis."""
-    gate = fragment_gate((8, 56, 56), (8, 7, 7), (0, 0, 0), torch.device("cpu"))
-    assert gate.shape == (64, 392, 392)
-    assert set(gate.unique().tolist()) == {0.0, 1.0, 2.0}
-    assert not gate[0].any(), "the first window lies in one fragment"
-    first_row = gate[1, 0, :7].tolist()  # tokens 7..13 of the first row: 7 in fragment 0, the others in fragment 1
-    assert first_row == [0, 1, 1, 1, 1, 1, 1]
-
-
-@pytest.mark.parametrize(("frames", "height", "width"), [(4, 64, 64), (5, 50, 66), (1, 32, 40)])
-def test_convnext3d(frames, height, width):
-    config = AIGCVQAConfig(aesthetic_config=AESTHETIC).aesthetic_config
-    network = randomised(ConvNeXt3D(depths=[3, 2], hidden_sizes=[8, 12]))
-    clip = video(frames, height, width, batch=2)
-    with torch.no_grad():
-        expected = oracle.convnext3d(network.state_dict(), clip, config)
-        torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("frames", range(1, 34))
-def test_convnext3d_at_every_length(frames):
-    config = AIGCVQAConfig(aesthetic_config=AESTHETIC).aesthetic_config
-    network = randomised(ConvNeXt3D(depths=[3, 2], hidden_sizes=[8, 12]))
-    clip = video(frames, 33, 41)
-    with torch.no_grad():
-        expected = oracle.convnext3d(network.state_dict(), clip, config)
-        torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
-
-
 ALIGNMENT = {
     "image_size": 48,
     "vision_hidden_size": 32,
@@ -111,17 +29,58 @@ ALIGNMENT = {
 }
 
 
-@pytest.mark.parametrize("kernel_size", [(1, 7, 7), (3, 7, 7), (3, 3, 3), (5, 1, 3)])
-@pytest.mark.parametrize("frames", [1, 4])
-def test_depthwise_convolution_in_2d_is_that_in_3d(kernel_size, frames):
-    layer = randomised(DepthwiseConv3d(6, kernel_size))
-    plain = torch.nn.Conv3d(6, 6, kernel_size, padding=[size // 2 for size in kernel_size], groups=6)
-    plain.load_state_dict(layer.state_dict())
-    features = video(frames, 9, 11, batch=2).repeat(1, 2, 1, 1, 1)
-    expected = plain(features)
-    torch.testing.assert_close(layer(features), expected)
-    layer.as_2d = True
-    torch.testing.assert_close(layer(features), expected, atol=1e-5, rtol=1e-5)
+def randomised(module):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.3, generator=generator)
+    return module.eval()
+
+
+def video(frames, height, width, batch=1):
+    return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(frames))
+
+
+def every_length(*size):
+    return [pytest.param(frames, *size, marks=pytest.mark.slow) for frames in range(1, 34)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width", "window"),
+    [
+        (4, 56, 56, (2, 7, 7)),  # windows shifted along every axis
+        (5, 60, 52, (2, 7, 7)),  # odd length, padding along every axis
+        (1, 30, 34, (8, 7, 7)),  # window clipped in time
+        (4, 28, 56, (8, 7, 7)),  # one window high, two wide
+        (6, 17, 19, (2, 4, 3)),  # everything odd
+        *every_length(26, 30, (4, 3, 3)),
+    ],
+)
+def test_swin3d(frames, height, width, window):
+    sizes = {**TECHNICAL, "window_size": window}
+    network, clip = randomised(SwinTransformer3D(**sizes)), video(frames, height, width, batch=2)
+    with torch.no_grad():
+        expected = oracle.swin3d(network.state_dict(), clip, AIGCVQAConfig(technical_config=sizes).technical_config)
+        torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_gate_is_the_distance_in_fragments():
+    """At 224 pixels stage 1 has 56 x 56 tokens, 8 per fragment: a window of 7 covers at most two along an axis."""
+    gate = fragment_gate((8, 56, 56), (8, 7, 7), (0, 0, 0), torch.device("cpu"))
+    assert gate.shape == (64, 392, 392)
+    assert set(gate.unique().tolist()) == {0.0, 1.0, 2.0}
+    assert not gate[0].any(), "the first window lies in one fragment"
+    first_row = gate[1, 0, :7].tolist()  # tokens 7..13 of the first row: 7 in fragment 0, the others in fragment 1
+    assert first_row == [0, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(4, 64, 64), (5, 50, 66), (1, 32, 40), *every_length(33, 41)])
+def test_convnext3d(frames, height, width):
+    config = AIGCVQAConfig(aesthetic_config=AESTHETIC).aesthetic_config
+    network, clip = randomised(ConvNeXt3D(**AESTHETIC)), video(frames, height, width, batch=2)
+    with torch.no_grad():
+        expected = oracle.convnext3d(network.state_dict(), clip, config)
+        torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
@@ -143,32 +102,31 @@ def test_an_mlp_scores_alike_with_either_kernel_and_in_parts(kernel, monkeypatch
     assert len(hidden_bytes) == 1, "training takes all rows at once"
 
 
-def read_together(network, clip, input_ids, attention_mask):
-    """Features (B, K, C) of prompts read against each of a clip's K passages of tokens."""
-    passages = network.encode_video(clip).unbind(1)
-    return torch.stack([network.encode_text(tokens, input_ids, attention_mask) for tokens in passages], 1)
+def text_features(network, clip, input_ids, attention_mask):
+    """Features (B, K, C) of the prompts, grounded in each of the K sequences of visual tokens of a clip."""
+    sequences = network.encode_video(clip).unbind(1)
+    return torch.stack([network.encode_text(tokens, input_ids, attention_mask) for tokens in sequences], 1)
 
 
-@pytest.mark.parametrize("tokens", [2, 7, 8, 12])  # a head has 8 channels: below that, no keys and values are computed
-def test_scoring_grounds_prompts_as_training_does(tokens):
-    """Both attend to the frames in ways of their own; and scoring takes the frames in several chunks."""
+@pytest.mark.parametrize("tokens", [2, 7, 8, 12])  # scoring computes no keys and values below a head's 8 channels
+def test_scoring_and_training_give_the_same_text_features(tokens):
+    """They compute the cross-attention in different ways, and scoring encodes the frames in several parts."""
     network = randomised(AlignmentBackbone(**ALIGNMENT))
     clip = imagenet_to_clip(video(FRAMES_AT_ONCE + 1, 48, 48, batch=2).transpose(1, 2))
     input_ids = torch.arange(1, 2 * tokens + 1).view(2, tokens)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 1:] = 0
-    trained = read_together(network, clip, input_ids, attention_mask)
-    assert trained.requires_grad
     layer = network.text_encoder.encoder.layer[0].crossattention.self
     hidden, visual = torch.randn(2, tokens, 24), torch.randn(2, 30, 32)
-    context, attention = layer(hidden, encoder_hidden_states=visual)
+
+    def outputs():
+        return text_features(network, clip, input_ids, attention_mask), *layer(hidden, encoder_hidden_states=visual)
+
+    trained = outputs()
+    assert trained[0].requires_grad
     with torch.no_grad():
-        torch.testing.assert_close(
-            read_together(network, clip, input_ids, attention_mask), trained, atol=1e-4, rtol=1e-4
-        )
-        scored_context, scored_attention = layer(hidden, encoder_hidden_states=visual)
-    torch.testing.assert_close(scored_context, context, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(scored_attention, attention, atol=1e-5, rtol=1e-4)
+        for ours, expected, tolerance in zip(outputs(), trained, (1e-4, 1e-4, 1e-5)):
+            torch.testing.assert_close(ours, expected, atol=tolerance, rtol=1e-4)
 
 
 @pytest.mark.parametrize("adapter", ["st_adapter", None])
@@ -182,6 +140,6 @@ def test_alignment(adapter, frames):
     attention_mask = (input_ids != 0).long()
     with torch.no_grad():
         expected = oracle.alignment_backbone(network.state_dict(), clip, input_ids, attention_mask, config)
-        output = read_together(network, clip, input_ids, attention_mask)
+        output = text_features(network, clip, input_ids, attention_mask)
     assert output.shape == (2, 1 if adapter else frames, 24)
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)

@@ -212,13 +212,13 @@ class Malicious:
     [
         (lambda path, files: path.write_bytes(files["dover"].read_bytes()[:100_000]), "truncated"),
         (lambda path, files: path.write_bytes(files["convnext"].read_bytes()[:100_000]), "truncated"),
-        (lambda path, files: path.write_bytes(b""), "no checkpoint"),
-        (lambda path, files: path.write_text("hello"), "no checkpoint"),
+        (lambda path, files: path.write_bytes(b""), "not a checkpoint"),
+        (lambda path, files: path.write_text("hello"), "not a checkpoint"),
         (lambda path, files: torch.save({"weights": Malicious()}, path), "wants to run code"),
-        (lambda path, files: torch.save({"layer.weight": torch.zeros(2)}, path), "none of the known"),
-        (lambda path, files: torch.save([1, 2], path), "no state dict"),
-        (lambda path, files: torch.save({"epoch": 3}, path), "'epoch' is no tensor"),
-        (lambda path, files: None, "is no file"),
+        (lambda path, files: torch.save({"layer.weight": torch.zeros(2)}, path), "not a known checkpoint"),
+        (lambda path, files: torch.save([1, 2], path), "does not hold a state dict"),
+        (lambda path, files: torch.save({"epoch": 3}, path), "'epoch' is not a tensor"),
+        (lambda path, files: None, "is not a file"),
     ],
 )
 def test_bad_files_are_refused_and_nothing_is_written(files, tmp_path, make, message, capsys):

@@ -86,7 +86,7 @@ def read_file(path: Path, index: MediaIndex, args: argparse.Namespace) -> Iterat
             continue
         row = dict(zip(columns, fields, strict=True))
         values = {name: value for name, value in row.items() if name not in ("file", "prompt", "mos")}
-        if args.generator_from and (match := re.search(args.generator_from, row["file"])):
+        if args.generator_from and (match := args.generator_from.search(row["file"])):
             values["generator"] = match["generator"]
         # Parts without labels may keep the bars and leave the last field empty. In the training part this is an error.
         unlabelled = "mos" not in row or (not row["mos"] and split != "train")
@@ -109,10 +109,23 @@ def read_labels(files: list[Path], index: MediaIndex, args: argparse.Namespace) 
     return labels
 
 
+def pattern(text: str) -> re.Pattern:
+    """The regular expression of --generator_from."""
+    try:
+        expression = re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression ({error}).") from error
+    if "generator" not in expression.groupindex:
+        raise argparse.ArgumentTypeError(f"{text!r} needs a group (?P<generator>...).")
+    return expression
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
     parser.add_argument("--columns", nargs="+", metavar="NAME", help="names of the fields; the first two: file prompt")
-    parser.add_argument("--generator_from", metavar="REGEX", help="finds the group `generator` in the file name")
+    parser.add_argument(
+        "--generator_from", type=pattern, metavar="REGEX", help="finds the group `generator` in the file name"
+    )
     parser.add_argument("--encoding", default="utf-8", help="encoding of the label files (default: utf-8)")
     return parser
 
@@ -122,8 +135,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.columns and args.columns[:2] != ["file", "prompt"]:
         parser.error(f"--columns {' '.join(args.columns)}: the first two must be: file prompt")
-    if args.generator_from and "generator" not in re.compile(args.generator_from).groupindex:
-        parser.error(f"--generator_from {args.generator_from}: the expression needs a group (?P<generator>...)")
     extra = {name: STRING for name in args.columns or ("extra",) if name not in ("file", "prompt", "mos")}
     spec = dataclasses.replace(SPEC, columns={**SPEC.columns, **extra})
     return run_preparer(spec, lambda files, index: read_labels(files, index, args), args)

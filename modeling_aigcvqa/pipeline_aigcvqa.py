@@ -22,7 +22,9 @@ class AIGCVQAPipeline(Pipeline):
     ignored. It returns one dict of floats per item, with `quality_score` and the scores of the branches that the model
     has: `technical_score`, `aesthetic_score`, `alignment_score`. Higher is better.
 
-    Args of a call (or of `pipeline(...)`):
+    The options may be given to a call or to `pipeline(...)`.
+
+    Args:
         batch_size, num_workers: as in every pipeline.
         on_error: "raise" (default), or "return" to return `{"error": message}` for an item that cannot be read. The
             other items of the batch are scored.

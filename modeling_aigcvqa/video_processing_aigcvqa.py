@@ -36,20 +36,21 @@ torch.empty(31 * 2**20, dtype=torch.uint8)
 class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     """Options of the video processor. Options of the base class that would have no effect are left out and refused.
 
-    views: the views to compute: "fragments", "resized" or both (default).
-    num_frames: number of frames T, spread evenly over each clip.
-    size: size of the resized view in pixels, {"height", "width"}.
-    resample: filter of the resized view, a `PILImageResampling`.
-    image_mean, image_std: statistics of the normalisation, one value per colour.
-    fragment_grid: number of fragments per side of the technical view.
-    fragment_size: pixels per side of a fragment; they are copied from the frame without resizing.
-    fragment_sampling: where fragments lie within their cells: "center" (deterministic) or "random".
-    protocol: sampling protocol: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
-    seed: makes random fragments repeatable: a clip gets the same fragments alone and in any batch.
-    generator: the torch.Generator that random fragments are drawn from, clip after clip.
-    device: where the views are computed, for example "cuda"; by default on the device of the frames.
-    return_metadata: adds `video_metadata` with the indices of the frames that were used.
-    return_tensors: "pt" (default) or "np".
+    Attributes:
+        views: the views to compute: "fragments", "resized" or both (default).
+        num_frames: number of frames T, spread evenly over each clip.
+        size: size of the resized view in pixels, {"height", "width"}.
+        resample: filter of the resized view, a `PILImageResampling`.
+        image_mean, image_std: statistics of the normalisation, one value per colour.
+        fragment_grid: number of fragments per side of the technical view.
+        fragment_size: pixels per side of a fragment; they are copied from the frame without resizing.
+        fragment_sampling: where fragments lie within their cells: "center" (deterministic) or "random".
+        protocol: sampling protocol: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
+        seed: makes random fragments repeatable: a clip gets the same fragments alone and in any batch.
+        generator: the torch.Generator that random fragments are drawn from, clip after clip.
+        device: where the views are computed, for example "cuda"; by default on the device of the frames.
+        return_metadata: adds `video_metadata` with the indices of the frames that were used.
+        return_tensors: "pt" (default) or "np".
     """
 
     views: list[str]

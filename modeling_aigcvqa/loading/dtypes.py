@@ -14,7 +14,7 @@ def fastest_dtype(device: torch.device) -> tuple[str, str]:
     """The faster of bfloat16 and float32 on this device, and the reason.
 
     A matrix product is timed in both, because a processor may accept bfloat16 and emulate it. Scores in bfloat16 differ
-    from scores in float32 by about a hundredth of their spread (README, Speed).
+    from scores in float32 by about a hundredth of their spread (docs/speed.md).
     """
     ratio = time_against_float32(torch.bfloat16, device)
     chosen = "bfloat16" if ratio < 0.75 else "float32"

@@ -90,6 +90,14 @@ def test_t2vqa_db(tmp_path, clip, fmt):
     assert loaded["train"].features["mos"] == Value("float64")
 
 
+@pytest.mark.parametrize(("expression", "message"), [("(", "not a regular expression"), ("a_", "needs a group")])
+def test_t2vqa_db_with_a_wrong_expression(tmp_path, expression, message, capsys):
+    arguments = ["--source", str(tmp_path), "--output", str(tmp_path / "out"), "--generator_from", expression]
+    with pytest.raises(SystemExit):
+        prepare_t2vqa_db.main(arguments)
+    assert message in capsys.readouterr().err
+
+
 def test_t2vqa_db_four_fields(tmp_path, clip):
     """The fourth field is the MOS, and the third is kept. --columns gives the fields other names."""
     for number in range(3):

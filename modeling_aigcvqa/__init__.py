@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcesso
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ._version import __version__
+from .clip_aigcvqa import VideoReadError
 from .configuration_aigcvqa import (
     AIGCVQAAestheticConfig,
     AIGCVQAAlignmentConfig,
@@ -19,7 +20,6 @@ from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
 from .pipeline_aigcvqa import AIGCVQAPipeline
 from .processing_aigcvqa import AIGCVQAProcessor
 from .video_processing_aigcvqa import AIGCVQAVideoProcessor
-from .video_reading_aigcvqa import VideoReadError
 
 TASK = "video-quality-assessment"
 

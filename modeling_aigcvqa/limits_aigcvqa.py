@@ -6,8 +6,10 @@ from typing import Any
 
 from PIL import Image
 
+from .clip_aigcvqa import opened_file
 from .downloads_aigcvqa import download
-from .video_reading_aigcvqa import first_bytes, is_image, opened, video_name
+from .image_decoding_aigcvqa import is_image
+from .video_reading_aigcvqa import first_bytes, video_name
 
 try:
     import av
@@ -85,7 +87,7 @@ def check_clip(clip: bytes | Path, limits: ClipLimits) -> None:
 
 def _check_image(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
     try:
-        with Image.open(opened(clip), formats=IMAGE_FORMATS) as image:
+        with opened_file(clip) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             seconds = frames * image.info.get("duration", 0) / 1000
             _check_values(name, image.size, frames, seconds, limits)
@@ -98,7 +100,7 @@ def _check_stream(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
     if av is None:
         raise ImportError("limits on videos need av: pip install av")
     try:
-        with av.open(opened(clip)) as container:
+        with opened_file(clip) as file, av.open(file) as container:
             if not container.streams.video:
                 raise ValueError(f"{name} has no video stream.")
             stream = container.streams.video[0]

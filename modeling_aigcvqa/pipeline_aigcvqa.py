@@ -20,7 +20,8 @@ class AIGCVQAPipeline(Pipeline):
 
     Call it with one item `{"video": ..., "prompt": ...}` or with a list, generator or dataset of items; other keys are
     ignored. It returns one dict of floats per item, with `quality_score` and the scores of the branches that the model
-    has: `technical_score`, `aesthetic_score`, `alignment_score`. Higher is better.
+    has: `technical_score`, `aesthetic_score`, `alignment_score`. Higher is better. With `on_damage="warn"`, the result
+    of a damaged clip also has a `warning`.
 
     The options may be given to a call or to `pipeline(...)`.
 
@@ -30,7 +31,7 @@ class AIGCVQAPipeline(Pipeline):
             other items of the batch are scored.
         limits: fields of `ClipLimits`, for clips from strangers. Videos must then be bytes or addresses on listed
             hosts, paths are refused, and a clip above a limit is refused before it is decoded.
-        num_frames, fragment_sampling, seed, max_length, ...: options of the processor.
+        num_frames, fragment_sampling, seed, on_damage, max_length, ...: options of the processor.
     """
 
     _load_processor = True
@@ -96,7 +97,9 @@ class AIGCVQAPipeline(Pipeline):
                 raise ValueError(f'the item has no "prompt", which the alignment branch needs (got {_describe(item)}).')
             video = item["video"] if limits is None else checked_clip(item["video"], limits)
             options = {"views": self._views, **(processor_options or {})}
-            return dict(self.processor(videos=[video], text=prompt, **options))
+            inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
+            warning = inputs.pop("video_metadata")[0].warning
+            return inputs | ({"warning": warning} if warning else {})
         except (ValueError, TypeError, OSError) as error:
             if on_error == "raise":
                 raise
@@ -124,11 +127,12 @@ class AIGCVQAPipeline(Pipeline):
         for indices in by_shape.values():
             outputs = self.model(**_collate([batch[index] for index in indices]))
             for row, index in enumerate(indices):
-                results[index] = {name: outputs[name][row] for name in SCORES if outputs.get(name) is not None}
+                scores = {name: outputs[name][row] for name in SCORES if outputs.get(name) is not None}
+                results[index] = scores | {name: batch[index][name] for name in ("warning",) if name in batch[index]}
         return results
 
     def postprocess(self, results: list[dict]) -> list[dict]:
-        return [result if "error" in result else {k: float(v) for k, v in result.items()} for result in results]
+        return [{k: v if isinstance(v, str) else float(v) for k, v in result.items()} for result in results]
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Save model, processor and code. The base class saves neither the processor nor code loaded from a folder."""
@@ -144,6 +148,8 @@ def _collate(items: list[dict]) -> dict[str, torch.Tensor]:
     """Join clips of one shape to a batch. Prompts are padded with 0, which the attention mask hides."""
     batch = {}
     for name in items[0]:
+        if name == "warning":
+            continue
         values = [item[name][0] for item in items]
         if name in ("input_ids", "attention_mask"):
             batch[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)

@@ -19,12 +19,14 @@ from transformers.image_utils import (
     pil_torch_interpolation_mapping,
 )
 from transformers.processing_utils import Unpack
+from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .protocols_aigcvqa import DOVER_SEGMENTS, Protocol, get_protocol, sample_clips, sample_frame_indices
-from .video_reading_aigcvqa import read_video, split_batch
+from .video_reading_aigcvqa import read_video, split_batch, video_name
 
+logger = logging.get_logger(__name__)
 VIEWS = ("fragments", "resized")
 
 # This block is freed at once and never touched. It raises glibc's dynamic threshold (mallopt(3), M_MMAP_THRESHOLD, at
@@ -49,6 +51,8 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
         seed: makes random fragments repeatable: a clip gets the same fragments alone and in any batch.
         generator: the torch.Generator that random fragments are drawn from, clip after clip.
         device: where the views are computed, for example "cuda"; by default on the device of the frames.
+        on_damage: what to do with a damaged file: "raise" (default), or "warn" to take the frames that it still has.
+        decoder: "pyav" (default), or "decord" for the files that it is known to read rightly.
         return_metadata: adds `video_metadata` with the indices of the frames that were used.
         return_tensors: "pt" (default) or "np".
     """
@@ -66,6 +70,8 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     seed: int
     generator: torch.Generator
     device: str | torch.device
+    on_damage: str
+    decoder: str
     return_metadata: bool
     return_tensors: str
 
@@ -92,6 +98,8 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     fragment_size = 32
     fragment_sampling = "center"
     protocol = "aigcvqa"
+    on_damage = "raise"
+    decoder = "pyav"
 
     def __init__(self, **kwargs: Unpack[AIGCVQAVideoProcessorKwargs]):
         super().__init__(**kwargs)
@@ -147,14 +155,16 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         }
         clips: dict[str, list[list[int]]] = {}
 
-        def choose_frames(total: int) -> list[int]:  # called again if a second decoder takes over
+        def choose_frames(total: int) -> list[int]:  # called again if there are more or fewer frames than packets
             for name in options["views"]:
                 clips[name] = sample_clips(samplers[name], total, options["num_frames"], noises[name])
             first, *others = clips.values()
             chosen = [first] if all(view == first for view in others) else clips.values()  # frames that views share
             return [index for view in chosen for clip in view for index in clip]
 
-        frames, metadata = read_video(video, choose_frames)
+        frames, metadata = read_video(video, choose_frames, options["on_damage"], options["decoder"])
+        if metadata.warning and not options["return_metadata"]:
+            logger.warning(f"{video_name(video)} is damaged: {metadata.warning}.")
         if options["device"] is not None:
             frames = frames.to(options["device"])
         counts = [sum(map(len, view)) for view in clips.values()]

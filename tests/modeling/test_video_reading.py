@@ -15,19 +15,19 @@ from modeling_aigcvqa import video_reading_aigcvqa as reading
 from tests.conftest import moving_gradient, write_video
 
 
-def read(video, frames=None):
-    return reading.read_video(video, lambda total: list(range(total if frames is None else frames)))
+def read(video, **options):
+    return reading.read_video(video, range, **options)
 
 
 BROKEN = {
     "missing.mp4": "does not exist",
     "empty.mp4": "empty",
     "text.mp4": "cannot be decoded",
-    "truncated_end.mp4": "truncated|cannot be decoded",
-    "truncated_middle.mp4": "truncated",
+    "truncated_end.mp4": "cannot be decoded",
+    "truncated_middle.mp4": "is damaged: .* of 40 frames are there",
     "truncated.gif": "cannot be read as an image",
     "audio.mp4": "cannot be decoded",
-    "no_frames.mp4": "no frames|cannot be decoded",
+    "no_frames.mp4": "no video stream",
     "no_frames_inside": "holds no frames",
 }
 
@@ -58,11 +58,8 @@ def broken(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("without_decord", [False, True])
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_named_with_the_reason(broken, name, without_decord, monkeypatch):
-    if without_decord:
-        monkeypatch.setattr(reading, "decord", None)
+def test_a_broken_file_is_named_with_the_reason(broken, name):
     with pytest.raises(VideoReadError, match=BROKEN[name]) as error:
         AIGCVQAVideoProcessor()(broken / name)
     assert name in str(error.value)
@@ -82,11 +79,10 @@ def test_bytes_of_a_broken_file_are_refused_too(broken):
         (torch.full((4, 8, 8, 3), float("inf")), "NaN or infinite"),
         (torch.full((4, 8, 8, 3), 200.0), r"200.*0\.\.1"),
         (torch.full((4, 8, 8, 3), -0.5), "-0.5"),
-        (np.zeros((4, 8, 8, 4), np.uint8), "3 colours"),
         (np.zeros((4, 8, 8, 1), np.uint8), "3 colours"),
         (np.zeros((4, 8, 8, 3), np.int64), "int64"),
         (np.zeros((0, 8, 8, 3), np.uint8), "at least one frame"),
-        (np.zeros((8, 8), np.uint8), r"\(T, H, W, 3\)"),
+        (np.zeros((8, 8), np.uint8), r"\(T, H, W, C\)"),
         ([Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))], "different sizes"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], "different sizes"),
         ({"bytes": None, "path": None}, "bytes"),
@@ -155,17 +151,16 @@ def test_frames_of_different_sizes_in_a_folder(tmp_path):
         ("vp9.webm", "libvpx-vp9", "yuv420p"),
     ],
 )
-def test_codecs_open_with_and_without_decord(tmp_path, monkeypatch, name, codec, pix_fmt):
+def test_both_decoders_give_the_same_frames(tmp_path, name, codec, pix_fmt):
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec} encoder to make the clip with")
     pixels = moving_gradient(8, 128, 160)
     clip = write_video(tmp_path / name, pixels, codec=codec, pix_fmt=pix_fmt)
-    with_decord, metadata = read(clip)
-    assert np.abs(with_decord.numpy().astype(int) - pixels).mean() < 8
-    assert metadata.total_num_frames == 8
-    monkeypatch.setattr(reading, "decord", None)
-    with_av, other = read(clip)
-    assert other.video_backend == "pyav"
+    with_av, metadata = read(clip)
+    assert (metadata.total_num_frames, metadata.video_backend) == (8, "pyav")
+    assert np.abs(with_av.numpy().astype(int) - pixels).mean() < 8
+    with_decord, metadata = read(clip, decoder="decord")
+    assert (metadata.total_num_frames, metadata.video_backend) == (8, "decord")
     difference = np.abs(with_av.numpy().astype(int) - with_decord.numpy())
     assert difference.mean() < (1.5 if "10_bit" in name else 0.01), "decoders differ only by rounding of 10 bits"
 
@@ -180,13 +175,12 @@ def rotate_in_header(path, target):
     return target
 
 
-def test_rotation_is_applied_by_both_decoders(tmp_path, monkeypatch):
+def test_rotation_is_applied_by_both_decoders(tmp_path):
     upright = write_video(tmp_path / "upright.mp4", moving_gradient(4, 128, 160))
     turned = rotate_in_header(upright, tmp_path / "turned.mp4")
     expected = np.rot90(read(upright)[0].numpy(), k=-1, axes=(1, 2))
-    np.testing.assert_array_equal(read(turned)[0].numpy(), expected)
-    monkeypatch.setattr(reading, "decord", None)
-    np.testing.assert_array_equal(read(turned)[0].numpy(), expected)
+    for decoder in ("pyav", "decord"):
+        np.testing.assert_array_equal(read(turned, decoder=decoder)[0].numpy(), expected)
 
 
 def test_only_the_chosen_frames_are_kept(tmp_path):
@@ -213,19 +207,17 @@ def test_the_callers_decord_bridge_does_not_matter(clip):
     decord = pytest.importorskip("decord")
     expected = read(clip)[0]
     with decord.bridge.use_torch():
-        frames, metadata = read(clip)
+        frames, metadata = read(clip, decoder="decord")
     assert torch.equal(frames, expected) and metadata.video_backend == "decord"
 
 
 PEAK_OF_READING = """
 import re, sys
-from modeling_aigcvqa import AIGCVQAVideoProcessor, video_reading_aigcvqa
+from modeling_aigcvqa import AIGCVQAVideoProcessor
 def peak():  # in MiB. VmHWM, because ru_maxrss also includes the peak of the parent process
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 2**10
-if sys.argv[2] == "pyav":
-    video_reading_aigcvqa.decord = None
 before = peak()
-AIGCVQAVideoProcessor()(sys.argv[1])
+AIGCVQAVideoProcessor()(sys.argv[1], decoder=sys.argv[2])
 print(peak() - before)
 """
 

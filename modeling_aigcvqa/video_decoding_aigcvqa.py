@@ -31,10 +31,25 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
 
 DECODERS = ("pyav", "decord")
+MAX_ROUNDS = 4
 # decord seeks by an index of its own. It was right in every read of these, at a steady rate and without hidden frames.
 DECORD_CONTAINERS = {"mov", "matroska"}
 DECORD_CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}
-# Decoders that know the alpha channel of WebM; FFmpeg's own show the colours of transparent pixels.
+# Every packet of these gives a frame. Others have packets for frames that are not shown, or for two fields.
+ONE_FRAME_PER_PACKET = {
+    "h264",
+    "hevc",
+    "vp9",
+    "av1",
+    "libdav1d",
+    "mjpeg",
+    "prores",
+    "ffv1",
+    "png",
+    "qtrle",
+    "mpeg2video",
+}
+# Decoders that know the alpha channel of WebM.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -88,17 +103,19 @@ def _decode_with_pyav(
     source: bytes | Path, name: str, choose_frames: ChooseFrames, inspection: Inspection, on_damage: str
 ) -> tuple[Tensor, ClipMetadata]:
     """Decode all frames in order, because the indexes of many files are wrong, and convert the chosen ones."""
-    # The number of packets is nearly always the number of frames; otherwise the second round has the right number.
-    total = inspection.shown
-    store, decoded, damage = _decode_all(source, name, choose_frames, total, "AUTO")
-    if damage and on_damage == "raise":
-        raise _damaged(name, inspection.damage + damage)
-    if decoded != total or damage:
-        total = decoded
-        threads = "NONE" if damage else "AUTO"  # what threads do with a broken frame depends on their timing
-        store, decoded, damage = _decode_all(source, name, choose_frames, total, threads)
+    # The number of packets is nearly always the number of frames; otherwise the next round has the right number. What
+    # threads do with broken frames depends on their timing, so damaged files are decoded without them.
+    threads, total, settled = "NONE" if inspection.damage else "AUTO", inspection.shown, False
+    for _ in range(MAX_ROUNDS):
+        store, decoded, damage = _decode_all(source, name, choose_frames, inspection, total, threads)
+        if damage and on_damage == "raise":
+            raise _damaged(name, inspection.damage + damage)
+        settled = decoded == total and (threads == "NONE" or not damage)
+        if settled:
+            break
+        threads, total = "NONE" if damage else threads, decoded
     damage = inspection.damage + damage
-    if not decoded or decoded != total:
+    if not settled or not total:
         raise VideoReadError(
             f"{name} has no frames that can be decoded{f' ({_describe(damage)})' if damage else ''}; write or download "
             "it again."
@@ -108,14 +125,14 @@ def _decode_with_pyav(
 
 
 def _decode_all(
-    source: bytes | Path, name: str, choose_frames: ChooseFrames, total: int, threads: str
+    source: bytes | Path, name: str, choose_frames: ChooseFrames, inspection: Inspection, total: int, threads: str
 ) -> tuple[FrameStore, int, Counter]:
     """Decode all frames. Returns the chosen ones, the number of all frames, and the damage."""
     store = FrameStore(choose_frames(total) if total else [], name)
-    decoded, damage = 0, Counter()
+    decoded, damage, first_s, interlaced = 0, Counter(), None, False
     with opened_video(source, name) as (container, stream):
         context = stream.codec_context
-        if stream.metadata.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS:
+        if inspection.transparent and context.name in ALPHA_DECODERS:
             context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
         context.thread_type = threads
         reformatter = av.video.reformatter.VideoReformatter()
@@ -128,9 +145,17 @@ def _decode_all(
             for frame in frames:
                 if frame.is_corrupt:
                     damage["a frame is broken"] += 1
+                if first_s is None and frame.pts is not None and frame.time_base:
+                    first_s = float(frame.pts * frame.time_base)
+                interlaced |= frame.interlaced_frame
                 if decoded in store:
                     store.add(decoded, _pixels(frame, reformatter))
                 decoded += 1
+    if inspection.kind[1] in ONE_FRAME_PER_PACKET and not interlaced:
+        # Frames before the first one may refer to frames that the file never had, as in a cut of a broadcast.
+        expected = sum(time_s >= (first_s or 0) for time_s in inspection.times_s)
+        if decoded < expected:
+            damage[f"{expected - decoded} of {expected} frames cannot be decoded"] += 1
     return store, decoded, damage
 
 

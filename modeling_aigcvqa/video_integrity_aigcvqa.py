@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from .clip_aigcvqa import VideoReadError, opened_file
+from .video_structure_aigcvqa import structural_damage
 
 try:
     import av
@@ -24,12 +25,8 @@ FORMATS = (
 )
 # Their duration is not a header's: FFmpeg estimates it from the time stamps.
 ESTIMATED_DURATION = {"mpeg", "mpegts", "ogg"}
-MAX_PIXELS = 16384 * 8192  # per frame; a decoder is not opened for more
+MAX_PIXELS = 16384 * 8192  # per frame
 MIN_TOLERANCE_S = 0.05  # of the duration in a header, beside the longest time between two frames
-MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"pnot", b"uuid")
-EBML_HEADER, EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 @dataclass
@@ -40,8 +37,9 @@ class Inspection:
         shown: number of frames that a player shows.
         hidden: number of frames that only serve to decode others, such as those before the start of an edit list.
         fps: mean frame rate in frames per second, or None if it is not known.
+        times_s: times (packets,) in seconds at which the shown frames are shown, as far as they are known.
         steady: whether all frames have the same distance in time.
-        transparent: whether the frames have an alpha channel.
+        transparent: whether a WebM has an alpha channel, which FFmpeg's own decoders leave out.
         kind: names of the container and of the codec.
         damage: what was found, with the number of times.
     """
@@ -49,6 +47,7 @@ class Inspection:
     shown: int = 0
     hidden: int = 0
     fps: float | None = None
+    times_s: list[float] = field(default_factory=list)
     steady: bool = True
     transparent: bool = False
     kind: tuple[str, str] = ("", "")
@@ -63,12 +62,16 @@ def opened_video(source: bytes | Path, name: str) -> Iterator[tuple["av.containe
         VideoReadError: if there is no video stream, or the header declares more than the file can hold.
         av.FFmpegError: if the file is not a video.
     """
-    options = {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
+    options = {"format_whitelist": FORMATS}
     # A file object, because FFmpeg takes names such as "a:b.mp4" for protocols and needs names in UTF-8.
-    with opened_file(source) as file, av.open(file, metadata_errors="replace", options=options) as container:
+    with opened_file(source) as file, av.open(file, metadata_errors="replace", container_options=options) as container:
         stream = _film(container)
         if stream is None:
             raise VideoReadError(f"{name} cannot be decoded as a video: it has no video stream. Pass another file.")
+        if stream.codec_context is None:
+            raise VideoReadError(
+                f"{name} cannot be decoded as a video: its codec is not known. Convert it to H.264 mp4."
+            )
         _check_header(container, stream, file, name)
         yield container, stream
 
@@ -88,6 +91,11 @@ def _check_header(
     size = file.seek(0, io.SEEK_END)
     file.seek(position)
     duration_s, rate = (container.duration or 0) / av.time_base, float(stream.average_rate or 0)
+    if stream.width * stream.height > MAX_PIXELS:
+        raise VideoReadError(
+            f"{name} has frames of {stream.width} x {stream.height} pixels, above the {MAX_PIXELS} that are read; its "
+            "header may be damaged. Resize it."
+        )
     if stream.frames > size or duration_s * rate > size:
         raise VideoReadError(
             f"{name} is damaged: its header declares {stream.frames} frames and {duration_s:.6g} s at {rate:.6g} "
@@ -111,87 +119,35 @@ def inspect_video(source: bytes | Path, name: str) -> Inspection:
     Raises:
         VideoReadError, av.FFmpegError: as in `opened_video`.
     """
-    found, times_s, end_s = Inspection(), [], 0.0
+    found, all_times_s, end_s = Inspection(), [], 0.0
     with opened_video(source, name) as (container, stream):
         found.fps = float(stream.average_rate) if stream.average_rate else None
         found.kind = (container.format.name, stream.codec_context.name)
-        found.transparent = stream.metadata.get("alpha_mode") == "1"
+        found.transparent = ("alpha_mode", "1") in ((key.lower(), value) for key, value in stream.metadata.items())
         for packet in packets(container, None, found.damage):
             if packet.is_corrupt:
                 found.damage["a packet is incomplete"] += 1
             is_video = packet.stream_index == stream.index
             if packet.pts is not None and packet.time_base is not None:
                 end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if is_video:
-                    times_s.append(float(packet.pts * packet.time_base))
             if is_video and packet.size:
+                if packet.pts is not None:
+                    all_times_s.append(float(packet.pts * packet.time_base))
+                    if not packet.is_discard:
+                        found.times_s.append(all_times_s[-1])
                 found.hidden += packet.is_discard
                 found.shown += not packet.is_discard
         declared, declared_s = stream.frames, (container.duration or 0) / av.time_base
     there = found.shown + found.hidden
     if there < declared:
         found.damage[f"{there} of {declared} frames are there"] += 1
-    steps_s = np.diff(sorted(times_s)) if len(times_s) > 1 else np.zeros(1)
+    steps_s = np.diff(sorted(all_times_s)) if len(all_times_s) > 1 else np.zeros(1)
     found.steady = bool(np.ptp(steps_s) <= 0.0021)  # Matroska counts in milliseconds
     # The last frame may come without a duration, and then lasts as long as the longest of the others.
     tolerance_s = MIN_TOLERANCE_S + steps_s.max()
-    if found.kind[0] not in ESTIMATED_DURATION and times_s and end_s + tolerance_s < declared_s:
+    if found.kind[0] not in ESTIMATED_DURATION and all_times_s and end_s + tolerance_s < declared_s:
         found.damage[f"it ends after {end_s:.2f} of {declared_s:.2f} s"] += 1
-    missing = missing_bytes(source)
-    if missing:
-        found.damage[f"its last {missing} bytes are missing"] += 1
+    broken = structural_damage(source)
+    if broken:
+        found.damage[broken] += 1
     return found
-
-
-def missing_bytes(source: bytes | Path) -> int:
-    """Bytes that a file lacks at its end according to the sizes in its headers; 0 for a format that has none.
-
-    The sizes are those of RIFF (AVI), of the segment of Matroska and WebM, of the boxes of mp4 and mov, of the file in
-    ASF (WMV), and of the packets of an MPEG transport stream.
-    """
-    with opened_file(source) as file:
-        head = file.read(4096)
-        size = file.seek(0, io.SEEK_END)
-        if head[:4] == b"RIFF":
-            declared = int.from_bytes(head[4:8], "little")
-            return max(0, declared + 8 - size) if declared != 0xFFFFFFFF else 0
-        if head[:4] == EBML_HEADER:
-            return max(0, _end_of_segment(head) - size)
-        if head[4:8] in MP4_BOXES:
-            return max(0, _end_of_boxes(file, size) - size)
-        position = head.find(ASF_FILE_PROPERTIES)
-        if head[:16] == ASF_HEADER and position >= 0:
-            return max(0, int.from_bytes(head[position + 40 : position + 48], "little") - size)
-        if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
-            return -size % 188
-    return 0
-
-
-def _end_of_segment(head: bytes) -> int:
-    """The end of the segment of a Matroska file; 0 if its size is not declared, as in a live stream."""
-    position = 4 + sum(_ebml_integer(head, 4))
-    if head[position : position + 4] != EBML_SEGMENT:
-        return 0
-    length, size = _ebml_integer(head, position + 4)
-    return 0 if size == (1 << 7 * length) - 1 else position + 4 + length + size
-
-
-def _ebml_integer(head: bytes, position: int) -> tuple[int, int]:
-    """Length and value of the variable-size integer at `position`."""
-    length = 9 - (head[position] if position < len(head) else 0).bit_length()
-    return length, int.from_bytes(head[position : position + length], "big") & ((1 << 7 * length) - 1)
-
-
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """The end of the last box of an mp4 file. It lies beyond `size` if the file is cut."""
-    position = 0
-    while position < size:
-        file.seek(position)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8 or not head[4:8].isalnum():  # 0: up to the end of the file; anything else is not a box
-            return size
-        position += length
-    return position

@@ -12,6 +12,7 @@ from ..common.manifests import RowWriter, check_suffix, clip_of, file_column, re
 from ..configuration_aigcvqa import BRANCHES
 from ..loading import SHIPPED, load_pipeline
 from ..pipeline_aigcvqa import SCORES
+from ..video_reading_aigcvqa import ON_DAMAGE
 from .shared import REAL_WEIGHTS, add_model_arguments, print_table
 
 HELP = "score videos"
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=0, help="worker processes that decode videos")
+    parser.add_argument(
+        "--on_damage",
+        choices=ON_DAMAGE,
+        default="raise",
+        help="damaged videos: an error (raise, the default), or scores of the frames that are there with a warning",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -51,17 +58,19 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     )
     note = pipeline.model.config.weights_note
     items = Items(clips, rows)
-    options = {"batch_size": arguments.batch_size, "num_workers": arguments.num_workers, "on_error": "return"}
-    shown, failed = [], []  # not every row: a manifest may have a million
-    with RowWriter(arguments.output, [*rows[0], *SCORES, "error"]) as writer, progress_bar(errors) as progress:
+    options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage")}
+    shown, failed, damaged = [], [], []  # not every row: a manifest may have a million
+    with RowWriter(arguments.output, [*rows[0], *SCORES, "warning", "error"]) as writer, progress_bar(errors) as progress:
         task = progress.add_task("scoring", total=len(rows))
-        for row, result in zip(rows, pipeline(items, **options)):
+        for row, result in zip(rows, pipeline(items, on_error="return", **options)):
             row = row | result
             writer.write(row)
             if arguments.json or len(shown) < TABLE_ROWS:
                 shown.append(row)
             if "error" in row:
                 failed.append(row)
+            if "warning" in row:
+                damaged.append(row)
             progress.advance(task)
     if arguments.json:
         print(json.dumps({"model": arguments.model, "note": note, "results": shown}, ensure_ascii=False, indent=2))
@@ -71,6 +80,8 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
         errors.print(f"Only the first {len(shown)} of {len(rows)} rows are shown; --output FILE writes all.")
     if arguments.model == SHIPPED:
         errors.print(REAL_WEIGHTS)
+    for row in damaged:
+        errors.print(f"damaged: {row[file_column(row)]}: {row['warning']}", style="yellow")
     for row in failed:
         errors.print(f"failed: {row[file_column(row)]}: {row['error']}", style="red")
     if failed:

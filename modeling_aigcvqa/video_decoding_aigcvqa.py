@@ -1,6 +1,8 @@
 """Decode the chosen frames of a video file: those that a player shows, in presentation order."""
 
 from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,8 @@ from .clip_aigcvqa import (
     on_background,
     opened_file,
 )
-from .video_integrity_aigcvqa import Inspection, inspect_video, opened_video, packets
+from .video_integrity_aigcvqa import Inspection, Inspector, inspect_video, opened_video, packets
+from .video_structure_aigcvqa import structural_damage
 
 try:
     import av
@@ -74,13 +77,13 @@ def decode_video(
     """
     if av is None:
         raise ImportError("reading videos needs PyAV: pip install av")
+    damage = Counter(filter(None, [structural_damage(source)]))
+    if damage and on_damage == "raise":
+        raise _damaged(name, damage)
     try:
-        inspection = inspect_video(source, name)
-        if inspection.damage and on_damage == "raise":
-            raise _damaged(name, inspection.damage)
-        if decoder == "decord" and decord_reads(inspection):
+        if decoder == "decord" and decord_reads(inspection := inspect_video(source, name)):
             return _decode_with_decord(source, name, choose_frames, inspection)
-        return _decode_with_pyav(source, name, choose_frames, inspection, on_damage)
+        return _decode_with_pyav(source, name, choose_frames, damage, on_damage)
     except av.FFmpegError as error:
         raise VideoReadError(
             f"{name} cannot be decoded as a video ({error.strerror}); it may be truncated, damaged, without a video "
@@ -100,45 +103,80 @@ def _describe(damage: Counter) -> str:
 
 
 def _decode_with_pyav(
-    source: bytes | Path, name: str, choose_frames: ChooseFrames, inspection: Inspection, on_damage: str
+    source: bytes | Path, name: str, choose_frames: ChooseFrames, damage: Counter, on_damage: str
 ) -> tuple[Tensor, ClipMetadata]:
     """Decode all frames in order, because the indexes of many files are wrong, and convert the chosen ones."""
-    # The number of packets is nearly always the number of frames; otherwise the next round has the right number. What
-    # threads do with broken frames depends on their timing, so damaged files are decoded without them.
-    threads, total, settled = "NONE" if inspection.damage else "AUTO", inspection.shown, False
+    # What threads do with broken frames depends on their timing, so damaged files are decoded without them.
+    total, threads = None, "NONE" if damage else "AUTO"
     for _ in range(MAX_ROUNDS):
-        store, decoded, damage = _decode_all(source, name, choose_frames, inspection, total, threads)
-        if damage and on_damage == "raise":
-            raise _damaged(name, inspection.damage + damage)
-        settled = decoded == total and (threads == "NONE" or not damage)
-        if settled:
+        decoding = _decode_all(source, name, choose_frames, total, threads)
+        if decoding.damage and on_damage == "raise":
+            raise _damaged(name, decoding.damage)
+        if decoding.is_settled and (threads == "NONE" or not decoding.damage):
             break
-        threads, total = "NONE" if damage else threads, decoded
-    damage = inspection.damage + damage
-    if not settled or not total:
+        threads, total = "NONE" if decoding.damage else threads, decoding.decoded
+    damage = damage + decoding.damage
+    if not decoding.is_settled or not decoding.decoded:
         raise VideoReadError(
             f"{name} has no frames that can be decoded{f' ({_describe(damage)})' if damage else ''}; write or download "
             "it again."
         )
-    frames = store.tensor()
-    return frames, clip_metadata(total, store.indices, inspection.fps, frames, "pyav", _describe(damage) or None)
+    store, frames = decoding.store, decoding.store.tensor()
+    metadata = clip_metadata(decoding.decoded, store.indices, decoding.fps, frames, "pyav", _describe(damage) or None)
+    return frames, metadata
+
+
+@dataclass
+class Decoding:
+    """What decoding a video gave.
+
+    Attributes:
+        store: the frames that were chosen for a clip of `total` frames.
+        total: number of frames that was expected.
+        decoded: number of frames that there are.
+        fps: mean frame rate in frames per second, or None.
+        damage: what was found, with the number of times.
+    """
+
+    store: FrameStore
+    total: int
+    decoded: int
+    fps: float | None
+    damage: Counter
+
+    @property
+    def is_settled(self) -> bool:
+        return self.decoded == self.total
 
 
 def _decode_all(
-    source: bytes | Path, name: str, choose_frames: ChooseFrames, inspection: Inspection, total: int, threads: str
-) -> tuple[FrameStore, int, Counter]:
-    """Decode all frames. Returns the chosen ones, the number of all frames, and the damage."""
-    store = FrameStore(choose_frames(total) if total else [], name)
-    decoded, damage, first_s, interlaced = 0, Counter(), None, False
+    source: bytes | Path, name: str, choose_frames: ChooseFrames, total: int | None, threads: str
+) -> Decoding:
+    """Decode all frames and keep the chosen ones.
+
+    Args:
+        total: number of frames to expect; None for the number in the header or, if it has none, that of the packets.
+        threads: "AUTO" or "NONE".
+    """
     with opened_video(source, name) as (container, stream):
+        if total is None:
+            total = stream.frames or inspect_video(source, name).shown
+        store = FrameStore(choose_frames(total) if total else [], name)
+        inspector = Inspector(container, stream)
+        damage = inspector.found.damage
         context = stream.codec_context
-        if inspection.transparent and context.name in ALPHA_DECODERS:
+        if inspector.found.transparent and context.name in ALPHA_DECODERS:
             context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
         context.thread_type = threads
         reformatter = av.video.reformatter.VideoReformatter()
-        for packet in packets(container, stream, damage):
+        decoded, first_s, interlaced = 0, None, False
+        for packet in chain(packets(container, damage), [None]):  # None: the frames that the decoder still holds
+            if packet is not None:
+                inspector.add(packet)
+                if packet.stream_index != stream.index:
+                    continue
             try:
-                frames = context.decode(packet if packet.size else None)
+                frames = context.decode(packet)
             except av.FFmpegError as error:
                 damage[f"a frame cannot be decoded ({error.strerror})"] += 1
                 continue
@@ -151,12 +189,13 @@ def _decode_all(
                 if decoded in store:
                     store.add(decoded, _pixels(frame, reformatter))
                 decoded += 1
+        inspection = inspector.close()
     if inspection.kind[1] in ONE_FRAME_PER_PACKET and not interlaced:
         # Frames before the first one may refer to frames that the file never had, as in a cut of a broadcast.
         expected = sum(time_s >= (first_s or 0) for time_s in inspection.times_s)
         if decoded < expected:
             damage[f"{expected - decoded} of {expected} frames cannot be decoded"] += 1
-    return store, decoded, damage
+    return Decoding(store, total, decoded, inspection.fps, damage)
 
 
 def _pixels(frame: "av.VideoFrame", reformatter: "VideoReformatter") -> np.ndarray:
@@ -200,7 +239,7 @@ def _decode_with_decord(
             # A tensor already if the caller has set decord's torch bridge; otherwise its memory is reused, not copied.
             frames = torch.from_dlpack(batch.to_dlpack() if hasattr(batch, "to_dlpack") else batch)
     except (RuntimeError, decord.DECORDError):
-        return _decode_with_pyav(source, name, choose_frames, inspection, "raise")
+        return _decode_with_pyav(source, name, choose_frames, Counter(), "raise")
     if wanted != indices:
         positions = {index: position for position, index in enumerate(wanted)}
         frames = frames[[positions[index] for index in indices]]

@@ -11,7 +11,6 @@ from typing import BinaryIO
 import numpy as np
 
 from .clip_aigcvqa import VideoReadError, opened_file
-from .video_structure_aigcvqa import structural_damage
 
 try:
     import av
@@ -103,51 +102,68 @@ def _check_header(
         )
 
 
-def packets(
-    container: "av.container.InputContainer", stream: "av.VideoStream | None", damage: Counter
-) -> Iterator["av.Packet"]:
-    """The packets of one stream, or of all. An error of the container ends them and is added to `damage`."""
+def packets(container: "av.container.InputContainer", damage: Counter) -> Iterator["av.Packet"]:
+    """The packets of all streams that hold something. An error of the container ends them and is added to `damage`."""
     try:
-        yield from container.demux(*([] if stream is None else [stream]))
+        yield from (packet for packet in container.demux() if packet.size)
     except av.FFmpegError as error:
         damage[f"it cannot be read to its end ({error.strerror})"] += 1
 
 
+class Inspector:
+    """Collects what the packets of a video say while they are read."""
+
+    def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream"):
+        self.stream = stream
+        self.declared_s = (container.duration or 0) / av.time_base
+        self.end_s = 0.0
+        self.times_s: list[float] = []  # of shown and hidden frames
+        self.found = Inspection(
+            fps=float(stream.average_rate) if stream.average_rate else None,
+            kind=(container.format.name, stream.codec_context.name),
+            transparent=("alpha_mode", "1") in ((key.lower(), value) for key, value in stream.metadata.items()),
+        )
+
+    def add(self, packet: "av.Packet") -> None:
+        """Take note of a packet of any stream."""
+        found = self.found
+        if packet.is_corrupt:
+            found.damage["a packet is incomplete"] += 1
+        has_time = packet.pts is not None and packet.time_base is not None
+        if has_time:
+            self.end_s = max(self.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index == self.stream.index:
+            found.hidden += packet.is_discard
+            found.shown += not packet.is_discard
+            if has_time:
+                self.times_s.append(float(packet.pts * packet.time_base))
+                if not packet.is_discard:
+                    found.times_s.append(self.times_s[-1])
+
+    def close(self) -> Inspection:
+        """What was found, after the last packet."""
+        found = self.found
+        there = found.shown + found.hidden
+        if there < self.stream.frames:
+            found.damage[f"{there} of {self.stream.frames} frames are there"] += 1
+        steps_s = np.diff(sorted(self.times_s)) if len(self.times_s) > 1 else np.zeros(1)
+        found.steady = bool(np.ptp(steps_s) <= 0.0021)  # Matroska counts in milliseconds
+        # The last frame may come without a duration, and then lasts as long as the longest of the others.
+        tolerance_s = MIN_TOLERANCE_S + steps_s.max()
+        is_declared = found.kind[0] not in ESTIMATED_DURATION and self.times_s
+        if is_declared and self.end_s + tolerance_s < self.declared_s:
+            found.damage[f"it ends after {self.end_s:.2f} of {self.declared_s:.2f} s"] += 1
+        return found
+
+
 def inspect_video(source: bytes | Path, name: str) -> Inspection:
-    """Read all packets of a video.
+    """Read all packets of a video without decoding them.
 
     Raises:
         VideoReadError, av.FFmpegError: as in `opened_video`.
     """
-    found, all_times_s, end_s = Inspection(), [], 0.0
     with opened_video(source, name) as (container, stream):
-        found.fps = float(stream.average_rate) if stream.average_rate else None
-        found.kind = (container.format.name, stream.codec_context.name)
-        found.transparent = ("alpha_mode", "1") in ((key.lower(), value) for key, value in stream.metadata.items())
-        for packet in packets(container, None, found.damage):
-            if packet.is_corrupt:
-                found.damage["a packet is incomplete"] += 1
-            is_video = packet.stream_index == stream.index
-            if packet.pts is not None and packet.time_base is not None:
-                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if is_video and packet.size:
-                if packet.pts is not None:
-                    all_times_s.append(float(packet.pts * packet.time_base))
-                    if not packet.is_discard:
-                        found.times_s.append(all_times_s[-1])
-                found.hidden += packet.is_discard
-                found.shown += not packet.is_discard
-        declared, declared_s = stream.frames, (container.duration or 0) / av.time_base
-    there = found.shown + found.hidden
-    if there < declared:
-        found.damage[f"{there} of {declared} frames are there"] += 1
-    steps_s = np.diff(sorted(all_times_s)) if len(all_times_s) > 1 else np.zeros(1)
-    found.steady = bool(np.ptp(steps_s) <= 0.0021)  # Matroska counts in milliseconds
-    # The last frame may come without a duration, and then lasts as long as the longest of the others.
-    tolerance_s = MIN_TOLERANCE_S + steps_s.max()
-    if found.kind[0] not in ESTIMATED_DURATION and all_times_s and end_s + tolerance_s < declared_s:
-        found.damage[f"it ends after {end_s:.2f} of {declared_s:.2f} s"] += 1
-    broken = structural_damage(source)
-    if broken:
-        found.damage[broken] += 1
-    return found
+        inspector = Inspector(container, stream)
+        for packet in packets(container, inspector.found.damage):
+            inspector.add(packet)
+        return inspector.close()

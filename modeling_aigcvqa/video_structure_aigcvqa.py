@@ -54,7 +54,7 @@ def _damage(data: Data) -> str | None:
 
 
 def _missing(count: int) -> str | None:
-    return f"its last {count} bytes are missing" if count > 0 else None
+    return f"at least {count} bytes are missing at its end" if count > 0 else None
 
 
 def _chain(data: Data, length_at: Callable[[Data, int], int | None], start: int = 0) -> str | None:

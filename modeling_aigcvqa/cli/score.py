@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     items = Items(clips, rows)
     options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage")}
     shown, failed, damaged = [], [], []  # not every row: a manifest may have a million
-    with RowWriter(arguments.output, [*rows[0], *SCORES, "warning", "error"]) as writer, progress_bar(errors) as progress:
+    with (
+        RowWriter(arguments.output, [*rows[0], *SCORES, "warning", "error"]) as writer,
+        progress_bar(errors) as progress,
+    ):
         task = progress.add_task("scoring", total=len(rows))
         for row, result in zip(rows, pipeline(items, on_error="return", **options)):
             row = row | result

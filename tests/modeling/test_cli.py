@@ -15,6 +15,7 @@ from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
 from modeling_aigcvqa.cli import main
 from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.loading import dtypes, load, load_pipeline
+from tests.barcodes import write_barcodes
 from tests.conftest import moving_gradient, save_model_folder, write_video
 
 
@@ -236,3 +237,17 @@ def test_python_m(clips):
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["results"][0]["file"].endswith("a.mp4")
+
+
+def test_damaged_videos(clips, tmp_path, capsys):
+    whole = write_barcodes(tmp_path / "whole.mkv")
+    (clips / "cut.mkv").write_bytes(whole.read_bytes()[:-600])
+    manifest = write_manifest(clips / "manifest.csv", [{"file": name, "prompt": "a"} for name in ("cut.mkv", "a.mp4")])
+    output = tmp_path / "scores.csv"
+    assert score("--manifest", manifest, "--output", output) == 1
+    assert "damaged" in read(output)[0]["error"]
+    assert score("--manifest", manifest, "--output", output, "--on_damage", "warn") == 0
+    damaged, whole = read(output)
+    assert damaged["quality_score"] and "missing" in damaged["warning"]
+    assert not whole["warning"]
+    assert "damaged: cut.mkv" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from torch.utils.data import Dataset
 from transformers import pipeline
 
 from modeling_aigcvqa import AIGCVQAPipeline
+from tests.barcodes import write_barcodes
 from tests.conftest import moving_gradient
 
 SCORES = {"quality_score", "technical_score", "aesthetic_score", "alignment_score"}
@@ -121,3 +122,17 @@ def test_wrong_calls(scorer):
     with pytest.raises(TypeError, match="int"):
         scorer(3)
     assert scorer([]) == []
+
+
+def test_damaged_clips_are_errors_or_scored_with_a_warning(scorer, tmp_path):
+    whole = write_barcodes(tmp_path / "whole.mkv")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[:-600])
+    items = [{"video": path, "prompt": "bars"} for path in (cut, whole)]
+    refused, scored = scorer(items, on_error="return", batch_size=2)
+    assert "damaged" in refused["error"]
+    assert set(scored) == SCORES
+    warned, again = scorer(items, on_damage="warn", batch_size=2)
+    assert set(warned) == SCORES | {"warning"}
+    assert "missing" in warned["warning"]
+    close([again], [scored])

@@ -340,7 +340,7 @@ GOOD = [1.0, 2.0, 3.0]
         ([1.0, float("nan"), 2.0], GOOD, r"scores holds 1 NaN or infinite values \(first: nan at index 1\)"),
         (GOOD, [1.0, 2.0, float("inf")], "mos holds 1 NaN or infinite values"),
         ([1.0, None, 2.0], GOOD, "scores holds 1 NaN"),
-        ([1.0], [2.0], "scores has 1 samples; at least 2"),
+        ([1.0], [2.0], "scores has 1 samples; pass at least 2"),
         ([], [], "scores has 0 samples"),
         (GOOD, [1.0, 2.0], "scores has 3 samples but mos has 2"),
         (np.ones((3, 1)), GOOD, r"scores has shape \(3, 1\).*squeeze"),

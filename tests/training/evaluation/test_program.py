@@ -274,7 +274,7 @@ def width(interval):
 
 
 def test_intervals_by_prompt_do_not_shrink_with_more_clips_a_prompt():
-    bootstrap = Bootstrap(num_resamples=300)
+    bootstrap = Bootstrap(num_bootstrap=300)
     single = all_figures(make_table(30, 1), ["score"], bootstrap)["metrics"]["score"]["srocc"]
     repeated = all_figures(make_table(30, 10), ["score"], bootstrap)["metrics"]["score"]["srocc"]
     assert repeated["value"] == pytest.approx(single["value"], abs=1e-9)

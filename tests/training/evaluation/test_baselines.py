@@ -181,7 +181,7 @@ def test_an_unknown_baseline_is_refused():
 def test_a_clip_without_prompt_is_an_error(clip_folder, clips):
     row = clips.select([0]).map(lambda row: {"prompt": " "})
     assert list(baseline_scorer("clipsim", str(clip_folder), device="cpu").score(row)) == [
-        {"error": "the clip has no prompt, which this baseline scores it against."}
+        {"error": "the clip has no prompt, but this baseline compares frames with the prompt."}
     ]
 
 
@@ -191,4 +191,4 @@ def test_a_baseline_is_evaluated_like_a_model(clip_folder, tmp_path, monkeypatch
     arguments = ["--baseline", "clipsim", "--model", str(clip_folder), "--device", "cpu", "--prompt_swap"]
     assert main([*arguments, "--data", str(data), "--output", str(tmp_path / "out"), "--num_bootstrap", "0"]) == 0
     assert "| clipsim |" in capsys.readouterr().out
-    assert "on clipsim in" in (tmp_path / "out" / "report.md").read_text()
+    assert "clipsim is higher with the right prompt" in (tmp_path / "out" / "report.md").read_text()

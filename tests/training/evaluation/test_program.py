@@ -124,6 +124,21 @@ def test_a_wrong_call_says_why(arguments, message, data, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_prompt_swap_without_another_prompt_fails_before_scoring(tmp_path, monkeypatch, capsys):
+    """Two clips with the same prompt: neither can be scored with another prompt."""
+    data = make_data_set(tmp_path / "data")
+    split = tmp_path / "split.csv"
+    split.write_text("id,split\n000-aurora,test\n000-basalt,test\n")
+    monkeypatch.setattr("training.evaluation.program.model_scorer", lambda *_, **__: pytest.fail("a model was loaded"))
+    output = tmp_path / "out"
+    arguments = ["--model", "small", "--prompt_swap", "--data", str(data), "--split_file", str(split)]
+    assert main([*arguments, "--output", str(output)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--prompt_swap: part 'test' of" in error and "has 2 clips and 1 different prompts" in error
+    assert "leave --prompt_swap out" in error
+    assert not output.exists()
+
+
 # ------------------------------------------------------------------------------------------------------------ scoring
 
 
@@ -341,7 +356,7 @@ def test_the_other_prompt_is_of_the_same_category_and_fixed_by_the_seed(rows):
 def test_the_share_of_right_prompts():
     right, wrong = np.array([1.0, 1.0, 1.0, 0.0]), np.array([0.0, 1.0, 2.0, -1.0])
     figures = prompt_swap_figures(right, wrong, np.array(["a", "b", "c", "d"]), Bootstrap(200))
-    assert figures["share"]["value"] == 0.5, "a tie is no win"
+    assert figures["share"]["value"] == 0.5, "equal scores are not a win"
     assert 0 <= figures["share"]["low"] < 0.5 < figures["share"]["high"] <= 1
-    with pytest.raises(ValueError, match="two prompts of a category"):
+    with pytest.raises(ValueError, match="--prompt_swap: 0 clips"):
         prompt_swap_figures([], [], np.array([]), Bootstrap(0))

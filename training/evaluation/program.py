@@ -256,7 +256,7 @@ def swap_prompts(
     """Score the clips with another prompt and compare. Writes the prompts and both scores to prompt_swap.csv."""
     scorer = build_scorer(arguments, ["alignment"])
     swapped = scored.assign(other_prompt=scored["id"].map(other_prompts(scored, arguments.seed)))
-    swapped = swapped.dropna(subset=["other_prompt"])
+    swapped = swapped[swapped["other_prompt"].notna()].copy()
     others = clips.select(swapped.index).remove_columns("prompt")
     others = others.add_column("prompt", swapped["other_prompt"].tolist())
     results = score_clips(scorer, others, arguments.output / "scores_swapped.jsonl", arguments.overwrite, console)

@@ -19,7 +19,7 @@ FITTED = {"plcc_logistic": "PLCC after the fit", "rmse_logistic": "RMSE after th
 MAX_LISTED = 20
 
 
-def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> Path:
+def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> None:
     """Write report.md and its plots into `folder`.
 
     Args:
@@ -44,9 +44,7 @@ def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> P
         _failed(result["failed"]),
         _missing(result["missing"]),
     ]
-    path = folder / "report.md"
-    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
-    return path
+    write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
 def metric_rows(metrics: dict[str, dict], names: dict[str, str]) -> list[list[str]]:

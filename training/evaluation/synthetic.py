@@ -40,7 +40,7 @@ def latent_matrix(table: pd.DataFrame, bootstrap: Bootstrap) -> dict | None:
         {score: {latent: cell[metric] for latent, cell in row.items()} for score, row in cells.items()}
         for metric in ("srocc", "plcc")
     )
-    values = pd.DataFrame({score: {b: row[b]["value"] for b in BRANCHES} for score, row in srocc.items()}, dtype=float)
+    values = pd.DataFrame(srocc).map(lambda figure: figure["value"]).astype(float)
     own = {score: score.removesuffix("_score") for score in scores}
     return {
         "srocc": srocc,
@@ -92,8 +92,8 @@ def prompt_swap_figures(right: np.ndarray, wrong: np.ndarray, prompts: np.ndarra
     wins = np.asarray(right, float) > np.asarray(wrong, float)
     if not wins.size:
         raise ValueError(
-            "--prompt_swap: 0 clips have a score with both prompts; look for errors in scores_swapped.jsonl, or leave "
-            "--prompt_swap out."
+            "--prompt_swap: 0 clips have a score with both prompts; see the errors in scores.jsonl and "
+            "scores_swapped.jsonl, or leave --prompt_swap out."
         )
     num_prompts, settings = len(set(prompts)), asdict(bootstrap)
     by_clip = mean_interval(wins, **settings)

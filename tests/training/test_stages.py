@@ -93,7 +93,9 @@ def test_the_stages_follow_one_another(data, start, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_what_trains_has_the_scale_of_the_labels(data, start, tmp_path, stage):
-    run = loop.set_up(STAGES[stage].STAGE, parse_arguments("", options(data, start, tmp_path / "run")))
+    run = loop.set_up(
+        STAGES[stage].STAGE, parse_arguments(stage1.build_parser(), options(data, start, tmp_path / "run"))
+    )
     whole, trains = run.model.config, run.selected.config
     assert whole.mos_std == pytest.approx(torch.tensor(run.clips["train"]["mos"]).std().item()) and whole.mos_std > 1
     assert trains.to_dict() == whole.to_dict() | {"branches": list(STAGES[stage].STAGE.branches)}
@@ -160,7 +162,7 @@ def test_what_cannot_be_resumed_is_refused(data, start, tmp_path):
 
 
 def test_parts_that_are_too_small_are_refused(data, start, tmp_path):
-    with pytest.raises(ValueError, match="fewer than batch_size=16"):
+    with pytest.raises(ValueError, match="12 clips in the train part, which needs at least 16"):
         run("stage1", data, start, tmp_path / "a", batch_size=16)
 
 

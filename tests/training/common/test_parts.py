@@ -94,13 +94,13 @@ def test_what_a_split_may_not_be(data, tmp_path):
         load_clips(folder, part="validation")
     with pytest.raises(ValueError, match="expected one of"):
         load_clips(folder, split, "dev")
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="neither a folder nor a Hub id"):
         load_clips(str(tmp_path / "nowhere"))
     (tmp_path / "other.csv").write_text("id,split\nunheard-of,train\n")
     with pytest.raises(ValueError, match="'unheard-of'"):
         load_clips(folder, tmp_path / "other.csv", "train")
     (tmp_path / "empty.csv").write_text("id,split\n00000-aurora,train\n")
-    with pytest.raises(ValueError, match="no clip in its part 'test'"):
+    with pytest.raises(ValueError, match="no clip in the part 'test'"):
         load_clips(folder, tmp_path / "empty.csv", "test")
 
 
@@ -322,25 +322,27 @@ def test_the_level_matches_mean_and_deviation(batch):
 
 def test_the_command_line_has_the_last_word(tmp_path):
     (tmp_path / "c.yaml").write_text("epochs: 7\nlearning_rate: 1.0e-4\nlabels: [technical=technical_mos]\ndata: d\n")
-    found = parse_arguments("", ["--config", str(tmp_path / "c.yaml"), "--epochs", "9", "--output", "o"])
+    found = parse_arguments(
+        stage1.build_parser(), ["--config", str(tmp_path / "c.yaml"), "--epochs", "9", "--output", "o"]
+    )
     assert (found.epochs, found.learning_rate, found.data) == (9, 1e-4, "d")
     assert found.label_columns(["technical", "quality"]) == {"technical": "technical_mos", "quality": "mos"}
     (tmp_path / "c.yaml").write_text("epoch: 7\n")
     with pytest.raises(SystemExit):
-        parse_arguments("", ["--config", str(tmp_path / "c.yaml"), "--data", "d", "--output", "o"])
+        parse_arguments(stage1.build_parser(), ["--config", str(tmp_path / "c.yaml"), "--data", "d", "--output", "o"])
 
 
 def test_the_paper_s_settings():
     for stage, ratio in ((stage1, 1.0), (stage2, 0.7), (stage3, 0.3)):
         path = f"training/configs/{stage.STAGE.name}.yaml"
-        found = parse_arguments("", ["--config", path, "--data", "d", "--output", "o"])
+        found = parse_arguments(stage1.build_parser(), ["--config", path, "--data", "d", "--output", "o"])
         assert (found.epochs, found.batch_size, found.learning_rate) == (50, 8, 3e-5)
         assert stage.STAGE.unfixed_ratio == ratio and found.unfixed_ratio is None
 
 
 def test_values_that_no_stage_can_use_end_with_a_usage_message(capsys):
     with pytest.raises(SystemExit):
-        parse_arguments("", ["--data", "d", "--output", "o", "--batch_size", "1"])
+        parse_arguments(stage1.build_parser(), ["--data", "d", "--output", "o", "--batch_size", "1"])
     assert "batch_size=1" in capsys.readouterr().err
 
 

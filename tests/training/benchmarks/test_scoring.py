@@ -62,7 +62,7 @@ def test_a_stream_of_clips(tmp_path, workers):
 
 
 def test_a_folder_without_clips_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no \.mp4"):
+    with pytest.raises(ValueError, match=r"has no \.mp4 file"):
         scoring.main(["--model", "small", "--device", "cpu", "--stream", "1", "--folder", str(tmp_path)])
 
 

@@ -136,7 +136,7 @@ def test_runs_of_other_settings_are_not_mixed(machine, tmp_path, capsys):
     [
         (["--num_splits", "4", "--table", "6"], "holds 3 files"),
         (["--kind", "prompt_disjoint", "--table", "6"], "holds 0 files"),
-        (["--table", "6", "--", "--unfixed_ratio=0.1"], "reproduce's own"),
+        (["--table", "6", "--", "--unfixed_ratio=0.1"], "are set by reproduce"),
     ],
 )
 def test_a_wrong_call_says_why(options, message, machine, tmp_path, capsys):

@@ -90,10 +90,6 @@ def trainable_counts(model: AIGCVQAModel) -> dict[str, tuple[int, int]]:
     """The number of trained parameters and of all parameters, by branch."""
     counts = {}
     for branch in model.config.branches:
-        parts = [getattr(model, f"{branch}_{part}") for part in ("backbone", "head")]
-        parameters = [parameter for part in parts for parameter in part.parameters()]
-        counts[branch] = (
-            sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-            sum(parameter.numel() for parameter in parameters),
-        )
+        parameters = [p for name, p in model.named_parameters() if name.startswith(f"{branch}_")]
+        counts[branch] = sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
     return counts

@@ -38,7 +38,7 @@ def score_clips(
             rows[index] = {name: (outputs[name][row].item(), batch["labels"][name][row].item()) for name in scores}
         failed += batch["failed"]
     model.train(was_training)
-    rows = dict(item for part in gather_object([list(rows.items())]) for item in part)
+    rows = dict(gather_object(list(rows.items())))
     ordered = [rows[index] for index in sorted(rows)]
     predicted, labels = (
         {name: torch.tensor([row[name][place] for row in ordered]) for name in scores} for place in (0, 1)

@@ -24,7 +24,7 @@ from training.benchmarks.words import (
 from training.common.prompt_parts import part_of
 
 
-def test_parts_of_the_grammars_prompts():
+def test_parts_of_generated_prompts():
     for prompt in make_prompts(400, seed=3):
         words = {}
         for start, end in word_spans(prompt.text):
@@ -117,7 +117,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_from_files_to_figures(data, model_folder, tmp_path, monkeypatch, capsys):
+def test_the_program_scores_a_folder(data, model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     output = tmp_path / "words.json"
     arguments = ["--model", str(model_folder), "--data", str(data), "--output", str(output)]
@@ -133,7 +133,7 @@ def test_from_files_to_figures(data, model_folder, tmp_path, monkeypatch, capsys
     assert "5.mp4" in printed.err
 
 
-def test_wrong_calls(tmp_path, capsys, monkeypatch):
+def test_invalid_arguments_are_named(tmp_path, capsys, monkeypatch):
     assert main(["--data", str(tmp_path / "none"), "--output", str(tmp_path / "no" / "out.json")]) == 2
     assert "does not exist" in capsys.readouterr().err
     without = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(branches=["technical"])))

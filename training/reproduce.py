@@ -21,9 +21,7 @@ from training.reproduction.figures import write_report
 from training.reproduction.runs import TRAINING, CommandFailed, Reproduction, check_settings
 from training.reproduction.tables import TABLES
 
-LAUNCHER = (
-    f"{shlex.quote(sys.executable)} -m accelerate.commands.launch"  # `accelerate launch`, even if it is not on the PATH
-)
+LAUNCHER = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch"  # works without `accelerate` on the PATH
 # Options of the stages that `reproduce` sets itself.
 RESERVED = ("--config", "--data", "--split_file", "--init_from", "--output", "--branches", "--unfixed_ratio")
 
@@ -36,9 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="prepared folder")
     parser.add_argument("--init_from", required=True, help="folder or Hub id of the model that stage 1 starts from")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument(
-        "--split_folder", type=Path, help="folder that dataset_scripts.make_splits wrote (default: DATA/splits)"
-    )
+    parser.add_argument("--split_folder", type=Path, help="folder of the split files (default: DATA/splits)")
     parser.add_argument("--kind", choices=("random", "prompt_disjoint"), default="random", help="kind of splits")
     parser.add_argument("--num_splits", type=int, default=10)
     parser.add_argument(

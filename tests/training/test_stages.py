@@ -91,9 +91,8 @@ def test_each_stage_starts_from_the_previous_one(data, start, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_the_trained_branches_have_the_scale_of_the_labels(data, start, tmp_path, stage):
-    run = loop.set_up(
-        STAGES[stage].STAGE, parse_arguments(stage1.build_parser(), options(data, start, tmp_path / "run"))
-    )
+    arguments = parse_arguments(STAGES[stage].build_parser(), options(data, start, tmp_path / "run"))
+    run = loop.set_up(STAGES[stage].STAGE, arguments)
     whole, trains = run.model.config, run.selected.config
     assert whole.mos_std == pytest.approx(torch.tensor(run.clips["train"]["mos"]).std().item()) and whole.mos_std > 1
     assert trains.to_dict() == whole.to_dict() | {"branches": list(STAGES[stage].STAGE.branches)}
@@ -204,8 +203,7 @@ def launched(stage: str, processes: int, arguments: list[str], config: Path | No
     return done.stderr
 
 
-# These biases shift all scores, which does not change the losses: their gradients are only rounding errors, which Adam
-# scales up to full steps.
+# A shift of all scores does not change the losses. The gradients of these biases are rounding errors, scaled up by Adam.
 UNSEEN = r"(head\.fc_last|alignment_head\.\d|text_encoder\.encoder\.layer\.1\.output\.LayerNorm)\.bias"
 
 

@@ -58,11 +58,7 @@ def oracle_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> 
 
 
 def measure_branch(
-    model: AIGCVQAModel,
-    branch: str,
-    inputs: dict[str, Tensor],
-    gflop: float,
-    arguments: argparse.Namespace,
+    model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor], gflop: float, arguments: argparse.Namespace
 ) -> dict:
     """The row of one branch; `gflop` is the work of the whole batch."""
     device = next(iter(inputs.values())).device

@@ -203,7 +203,7 @@ def launched(stage: str, processes: int, arguments: list[str], config: Path | No
     return done.stderr
 
 
-# A shift of all scores does not change the losses. The gradients of these biases are rounding errors, scaled up by Adam.
+# A shift of all scores does not change the losses, so the gradients of these biases are only rounding errors.
 UNSEEN = r"(head\.fc_last|alignment_head\.\d|text_encoder\.encoder\.layer\.1\.output\.LayerNorm)\.bias"
 
 

@@ -99,7 +99,8 @@ def read_evaluation(path: Path, model: Path) -> dict[str, Any]:
         raise ExportError(
             f"--results '{path}' has no figures of an AIGC-VQA model's own scores; evaluate the model that you export."
         )
-    if measured and Path(measured).exists() and Path(measured).resolve() != model.resolve():
+    known = measured in NAMES or Path(measured or "").exists()
+    if measured and known and Path(measured).resolve() != model.resolve():
         raise ExportError(
             f"--results '{path}' measures '{measured}', not '{model}'; evaluate the model that you export."
         )

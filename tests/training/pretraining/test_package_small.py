@@ -1,4 +1,4 @@
-"""The model inside the package: how it gets there, and what it is held to."""
+"""The small model: how it is packaged, and what the packaged one must do."""
 
 import json
 

@@ -94,7 +94,7 @@ def test_the_command_line_writes_and_checks_a_whole_repository(inputs, tmp_path,
     """Of a model that the cache holds under its name; checked in a process that cannot import the package."""
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
     cached = cached_assets_path("aigcvqa", "converted", f"dover-{VERSION}", assets_dir=tmp_path / "assets")
-    shutil.copytree(inputs / "model", cached)
+    shutil.copytree(inputs / "model", cached, dirs_exist_ok=True)
     arguments = [
         "--model", "dover", "--output", tmp_path / "out", "--results", inputs / "metrics.json",
         "--examples", inputs / "examples.csv", "--hardware", "1 GPU", "--watts", "300", "--grams_per_kwh", "400",

@@ -97,11 +97,6 @@ class Views:
         return torch.stack(chosen)
 
 
-def patch_embedding(model: AIGCVQAModel, branch: str) -> nn.Conv3d:
-    backbone = getattr(model, f"{branch}_backbone")
-    return backbone.patch_embed.proj if branch == "technical" else backbone.downsample_layers[0][0]
-
-
 def severities(failures: list[dict[str, float]], names: list[str]) -> Tensor:
     """The severity of each named failure, 0 where a clip does not have it: (N, failures)."""
     return torch.tensor([[row.get(name, 0.0) for name in names] for row in failures])
@@ -122,15 +117,12 @@ class Branch(nn.Module):
 
 
 def validate(branch: Branch, views: Views, names: list[str], batch_size: int) -> str:
-    scores, logits = [], []
-    for start in range(0, len(views), batch_size):
-        found = branch(views.batch(range(start, min(start + batch_size, len(views))), None))
-        scores.append(found[0])
-        logits.append(found[1])
-    wanted, logits = severities(views.failures, names), torch.cat(logits)
+    batches = torch.arange(len(views)).split(batch_size)
+    scores, logits = map(torch.cat, zip(*(branch(views.batch(indices, None)) for indices in batches)))
+    wanted = severities(views.failures, names)
     each = {name: spearmanr(logits[:, i], wanted[:, i]).statistic for i, name in enumerate(names)}
     figures = ", ".join(f"{name} {value:.2f}" for name, value in each.items())
-    return f"SROCC with the label {spearmanr(torch.cat(scores), views.label).statistic:.3f}; failures: {figures}"
+    return f"SROCC with the label {spearmanr(scores, views.label).statistic:.3f}; failures: {figures}"
 
 
 class Batches:
@@ -162,10 +154,11 @@ def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: ar
         raise ValueError(f"--failures {absent}: no clip of the train part has them; choose from {sorted(counts)}.")
     wanted = severities(train.failures, names)
     label = (train.label - train.label.mean()) / train.label.std()
-    if arguments.whiten:
-        embedding = patch_embedding(model, arguments.branch)
-        whiten_from_clips(embedding, lambda i: train.batch([i], None)[0], len(train), arguments.seed, constant=True)
     branch = Branch(model, arguments.branch, len(names))
+    if arguments.whiten:
+        technical, backbone = arguments.branch == "technical", branch.backbone
+        embedding = backbone.patch_embed.proj if technical else backbone.downsample_layers[0][0]
+        whiten_from_clips(embedding, lambda i: train.batch([i], None)[0], len(train), arguments.seed, constant=True)
 
     def losses_of(batch: tuple[Tensor, np.ndarray]) -> dict[str, Tensor]:
         view, chosen = batch

@@ -28,21 +28,9 @@ NON_COMMERCIAL = {
     "license_link": "https://github.com/VQAssessment/DOVER/blob/master/LICENSE",
 }
 # The metadata fields that our cards may have, and their types. The Hub knows all of them.
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "license": str,
-    "license_name": str,
-    "license_link": str,
-    "library_name": str,
-    "pipeline_tag": str,
-    "language": str,
-    "tags": list,
-    "datasets": list,
-    "base_model": list,
-    "metrics": list,
-    "widget": list,
-    "co2_eq_emissions": dict,
-    "model-index": list,
-}
+TEXTS = ("license", "license_name", "license_link", "library_name", "pipeline_tag", "language")
+LISTS = ("tags", "datasets", "base_model", "metrics", "widget", "model-index")
+FIELDS = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(LISTS, list), "co2_eq_emissions": dict}
 REQUIRED = ("license", "library_name", "pipeline_tag", "tags")
 
 
@@ -227,7 +215,7 @@ def check_card(text: str) -> list[str]:
         if name not in FIELDS:
             problems.append(f"README.md: {name!r} is not a field of a model card (expected: {sorted(FIELDS)})")
         elif not isinstance(value, FIELDS[name]):
-            problems.append(f"README.md: {name} is {type(value).__name__}, not {FIELDS[name]}")
+            problems.append(f"README.md: {name} is {type(value).__name__}, not {FIELDS[name].__name__}")
     if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
         problems.append("README.md: license 'other' needs license_name and license_link")
     problems += [f"README.md: widget {entry} has no src" for entry in data.get("widget", []) if "src" not in entry]

@@ -19,7 +19,6 @@ The operator sets limits in environment variables (defaults in brackets):
 """
 
 import base64
-import binascii
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -91,16 +90,14 @@ class EndpointHandler:
         inputs, single = self._inputs(data)
         items = [self._checked(item) for item in inputs]
         good = [item for item in items if "error" not in item]
-        scored = iter(self.scoring.submit(self._score, good).result() if good else [])
+        options = {"batch_size": len(good), "on_error": "return", "limits": self.limits.of_clips}
+        scored = iter(self.scoring.submit(self.scorer, good, **options).result() if good else [])
         results = [item if "error" in item else self._with_note(next(scored)) for item in items]
         if not single:
             return results
         if "error" in results[0]:
             raise ValueError(results[0]["error"])
         return results[0]
-
-    def _score(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self.scorer(items, batch_size=len(items), on_error="return", limits=self.limits.of_clips)
 
     def _inputs(self, data: Any) -> tuple[list[Any], bool]:
         """The items of a request, and whether the request is a single item."""
@@ -140,7 +137,7 @@ class EndpointHandler:
         content = video.partition(",")[2] if video.startswith("data:") else video
         try:
             return base64.b64decode(content, validate=True)
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"the video {video[:40]!r} is not base64 ({error}); send the file's content as base64. Paths are not "
                 "opened."

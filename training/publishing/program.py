@@ -77,16 +77,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def gather_facts(arguments: argparse.Namespace) -> Facts:
     """What the command line, and the files that it names, say about the model."""
     shipped = [SHIPPED_FOLDER / "metrics.json"] if arguments.model == SHIPPED else []
-    facts = Facts(
+    return Facts(
+        repo_id=arguments.push_to or Facts.repo_id,
         evaluations=[read_evaluation(path, Path(arguments.model)) for path in arguments.results or shipped],
         license=arguments.license,
         hardware=arguments.hardware,
         watts=arguments.watts,
         grams_per_kwh=arguments.grams_per_kwh,
     )
-    if arguments.push_to:
-        facts.repo_id = arguments.push_to
-    return facts
 
 
 def read_evaluation(path: Path, model: Path) -> dict[str, Any]:

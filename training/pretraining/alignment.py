@@ -44,10 +44,7 @@ class WordTargets:
         special = set(processor.tokenizer.all_special_ids)
         self.known = sorted(t for t, n in counts.items() if t not in special and n <= COMMON * len(prompts))
         if not self.known:
-            raise ValueError(
-                f"every word of the {len(prompts)} training prompts is in more than {COMMON:.0%} of them, so words do "
-                "not tell the clips apart; train on clips of more prompts."
-            )
+            raise ValueError(f"every word is in over {COMMON:.0%} of the training prompts; train on more prompts.")
         self.place = torch.full((len(processor.tokenizer),), -1)
         self.place[self.known] = torch.arange(len(self.known))
 
@@ -94,9 +91,7 @@ def faithful(clips: Dataset, column: str, minimum: float) -> Dataset:
     """The clips whose label is at least `minimum`."""
     chosen = [index for index, value in enumerate(clips[column]) if value is not None and value >= minimum]
     if len(chosen) < 2:
-        raise ValueError(
-            f"--min_label {minimum}: {len(chosen)} of {len(clips)} clips reach it in {column!r}; lower it."
-        )
+        raise ValueError(f"--min_label {minimum}: {len(chosen)} clips reach it in {column!r}, not 2; lower it.")
     return clips.select(chosen)
 
 
@@ -109,9 +104,7 @@ def pretrain(model: AIGCVQAModel, processor: AIGCVQAProcessor, parts: dict, argu
     train, validation = (PromptedFrames(parts[part], *options) for part in ("train", "validation"))
     if arguments.whiten:
         embedding = model.alignment_backbone.visual_encoder.patch_embed.proj
-        whiten_from_clips(
-            embedding, lambda i: imagenet_to_clip(train.view(i)), len(train), arguments.seed, constant=False
-        )
+        whiten_from_clips(embedding, lambda i: imagenet_to_clip(train.view(i)), len(train), arguments.seed)
     held_out = make_batches(validation, processor, arguments.batch_size, epochs=1)
     optimise(
         nn.ModuleList([model.alignment_backbone, model.alignment_head, heads]),

@@ -41,9 +41,7 @@ def package(model: str, output: Path) -> int:
     }
     size = sum(value.numel() * value.element_size() for value in state.values())
     if size > MAX_BYTES:
-        raise ValueError(
-            f"--model '{model}': {size} bytes of weights exceed the limit of {MAX_BYTES}; train a smaller one."
-        )
+        raise ValueError(f"--model '{model}': {size} bytes of weights exceed {MAX_BYTES}; train a smaller model.")
     output.mkdir(parents=True, exist_ok=True)
     save_file(state, output / "model.safetensors", metadata={"format": "pt"})
     tokens = processor.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)

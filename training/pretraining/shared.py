@@ -61,9 +61,7 @@ def load_parts(arguments: argparse.Namespace, columns: set[str]) -> dict[str, Da
     for clips in parts.values():
         missing = sorted(columns - set(clips.column_names))
         if missing:
-            raise ValueError(
-                f"--data '{arguments.data}' has no column {missing} (it has {clips.column_names}); pass data with it."
-            )
+            raise ValueError(f"--data '{arguments.data}' has no column {missing} (it has {clips.column_names}).")
     return parts
 
 

@@ -18,7 +18,11 @@ SMALLEST_VARIANCE = 1e-4  # of normalised pixels; components of smaller variance
 
 
 def whiten_from_clips(
-    embedding: nn.Conv2d | nn.Conv3d, view_of: Callable[[int], Tensor], num_clips: int, seed: int, constant: bool
+    embedding: nn.Conv2d | nn.Conv3d,
+    view_of: Callable[[int], Tensor],
+    num_clips: int,
+    seed: int,
+    constant: bool = False,
 ) -> None:
     """Whiten an embedding with random patches of clips.
 

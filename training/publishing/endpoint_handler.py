@@ -107,9 +107,7 @@ class EndpointHandler:
         if data.get("parameters"):
             raise ValueError(f"parameters={data['parameters']!r}: this endpoint takes no parameters; leave them out.")
         if len(inputs) > self.limits.max_items and isinstance(inputs, list):
-            raise ValueError(
-                f"{len(inputs)} items exceed the limit of {self.limits.max_items} per request; send several requests."
-            )
+            raise ValueError(f"{len(inputs)} items exceed the {self.limits.max_items} per request; send several.")
         return (inputs, False) if isinstance(inputs, list) else ([inputs], True)
 
     def _checked(self, item: Any) -> dict[str, Any]:
@@ -121,9 +119,7 @@ class EndpointHandler:
             if prompt is not None and not isinstance(prompt, str):
                 raise ValueError(f"the prompt is {type(prompt).__name__}; pass text.")
             if prompt is not None and len(prompt) > self.limits.max_prompt:
-                raise ValueError(
-                    f"a prompt of {len(prompt)} characters exceeds the {self.limits.max_prompt} allowed; shorten it."
-                )
+                raise ValueError(f"a prompt of {len(prompt)} characters exceeds the {self.limits.max_prompt} allowed.")
             return {"video": self._video(item["video"]), "prompt": prompt}
         except ValueError as error:
             return {"error": str(error)}

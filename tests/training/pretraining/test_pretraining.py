@@ -106,7 +106,7 @@ def test_the_seed_decides_and_training_goes_on_from_a_folder(data, start, tmp_pa
         (failures, ["--branch", "technical", "--failures", "noize"], r"--failures \['noize'\]: no clip"),
         (failures, ["--branch", "technical", "--label", "mosss"], r"has no column \['mosss'\]"),
         (alignment, ["--label", "mosss"], r"has no column \['mosss'\]"),
-        (alignment, ["--min_label", "1000"], r"--min_label 1000.0: 0 of 12 clips"),
+        (alignment, ["--min_label", "1000"], r"--min_label 1000.0: 0 clips"),
         (mismatches, ["--label", "mosss"], r"has no column \['mosss'\]"),
     ],
 )
@@ -118,7 +118,7 @@ def test_data_that_cannot_teach_is_refused(program, options, message, data, star
 
 def test_prompts_that_share_all_their_words_are_refused(start):
     processor = load_model(str(start))[1]
-    with pytest.raises(ValueError, match=r"every word of the 2 training prompts .* clips of more prompts"):
+    with pytest.raises(ValueError, match="every word is in over 30% of the training prompts"):
         WordTargets(processor, ["a red cube", "a red cube"])
 
 

@@ -95,7 +95,7 @@ def test_limits_of_a_request(handler, video):
     item = {"video": text(video), "prompt": "word " * 1000}
     with pytest.raises(ValueError, match="5000 characters exceeds the 4000"):
         handler({"inputs": item})
-    with pytest.raises(ValueError, match="9 items exceed the limit of 8 per request"):
+    with pytest.raises(ValueError, match="9 items exceed the 8 per request"):
         handler({"inputs": [item] * 9})
 
 

@@ -234,10 +234,7 @@ def test_the_shipped_model_s_repository(tmp_path, capsys):
     assert main(["--output", str(tmp_path / "out")]) == 0
     assert "Nothing was pushed" in capsys.readouterr().out
     card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert {result.metric_name for result in card.data.eval_results} >= {
-        "SROCC of quality_score",
-        "PLCC of quality_score",
-    }
+    assert {r.metric_name for r in card.data.eval_results} >= {"SROCC of quality_score", "PLCC of quality_score"}
     assert "not human opinion" in " ".join(card.text.split())
     mismatches = [f"pre-training, mismatches{number}" for number in ("", " (2)", " (3)")]
     for stage in (*mismatches, "stage1", "stage2", "stage3"):

@@ -54,7 +54,7 @@ drawings: $(VENV)/.installed
 		dot -Tsvg docs/drawings/$$package.dot -o docs/drawings/$$package.svg || exit 1; done
 
 docs: $(VENV)/.installed
-	$(BIN)/mkdocs build --strict --site-dir outputs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir outputs/site
 
 clean:
 	rm -rf $(VENV) $(FLOORS) outputs

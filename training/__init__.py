@@ -1,1 +1,1 @@
-"""Training, evaluation and checkpoint conversion of AIGC-VQA, run from a checkout."""
+"""Training, evaluation, conversion and publishing of AIGC-VQA models, run from a checkout."""

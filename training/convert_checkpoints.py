@@ -1,4 +1,4 @@
-"""The same program as `aigcvqa convert`: `python -m training.convert_checkpoints --preset free --out DIR`."""
+"""Convert published checkpoints, as `aigcvqa convert` does: `python -m training.convert_checkpoints --help`."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`python -m training.evaluate`: scores against MOS, see `training.evaluation.program`."""
+"""Entry point `python -m training.evaluate`, see `training.evaluation.program`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m training.export_hub`: publish a model, see `training.publishing.program`."""
+"""`python -m training.export_hub`: publish a model; see `training.publishing.program`."""
 
 import sys
 

@@ -1,14 +1,14 @@
-"""The paper's ablations on several splits, its tables beside ours.
+"""Reproduce the paper's ablation tables on several splits.
 
     python -m training.reproduce --table 6 --data data/t2vqa_db --init_from models/dover --output runs/paper
     python -m training.reproduce --table 2 4 5 6 --data DIR --init_from DIR --output DIR --num_splits 1 -- --epochs 2
 
-Every training and every evaluation has a folder below OUTPUT/SPLIT and is made once, whichever tables need it; the same
-command goes on after an interruption. What follows `--` goes to every stage (`--epochs 2`, `--num_workers 8`, ...).
+Every training and every evaluation has a folder in OUTPUT/SPLIT and runs once, even if several tables need it. Run the
+same command again to resume after an interruption. Options after `--` go to every stage, such as `--num_workers 8`.
 
-The figures are those of the test part, of the one checkpoint that each stage chose on the validation part. Trainings
-start from each other as in the paper: stage 2 from stage 1, stage 3 from stage 2. "1+2" is stage 2's folder: there the
-branches were trained apart, and each stage puts its sum on the scale of the MOS.
+Each stage chooses one checkpoint on the validation part, and the figures are measured with it on the test part. As in
+the paper, stage 2 starts from stage 1, and stage 3 from stage 2. The row "1+2" of Table 6 is the model of stage 2,
+whose branches were trained separately. Every stage puts the sum of the branches on the scale of the MOS.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from training.reproduction.figures import write_report
 from training.reproduction.runs import TRAINING, CommandFailed, Reproduction, check_settings
 from training.reproduction.tables import TABLES
 
-LAUNCHER = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch"  # `accelerate launch`, also off the PATH
-# What a run's place in a table fixes.
+LAUNCHER = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch"  # works without `accelerate` on the PATH
+# Options of the stages that `reproduce` sets itself.
 RESERVED = ("--config", "--data", "--split_file", "--init_from", "--output", "--branches", "--unfixed_ratio")
 
 
@@ -34,34 +34,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="prepared folder")
     parser.add_argument("--init_from", required=True, help="folder or Hub id of the model that stage 1 starts from")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--split_folder", type=Path, help="of dataset_scripts.make_splits (default: DATA/splits)")
-    parser.add_argument("--kind", choices=("random", "prompt_disjoint"), default="random", help="of splits")
+    parser.add_argument("--split_folder", type=Path, help="folder of the split files (default: DATA/splits)")
+    parser.add_argument("--kind", choices=("random", "prompt_disjoint"), default="random", help="kind of splits")
     parser.add_argument("--num_splits", type=int, default=10)
     parser.add_argument(
         "--configs", type=Path, default=TRAINING / "configs", help="folder of stage1.yaml to stage3.yaml"
     )
-    parser.add_argument("--launcher", default=LAUNCHER, help="what starts a stage, with its options (%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=8, help="of the evaluation")
-    parser.add_argument("--num_workers", type=int, default=2, help="of the evaluation")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands alone")
+    parser.add_argument("--launcher", default=LAUNCHER, help="command that starts a stage (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=8, help="batch size of the evaluation")
+    parser.add_argument("--num_workers", type=int, default=2, help="worker processes of the evaluation")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands without running them")
     return parser
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The arguments; those after `--` as `stage_options`."""
+    """Parse the arguments; those after `--` become `stage_options`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = build_parser().parse_args(argv[:cut])
     arguments.stage_options = argv[cut + 1 :]
     arguments.split_folder = arguments.split_folder or Path(arguments.data) / "splits"
     taken = sorted(set(RESERVED) & {option.partition("=")[0] for option in arguments.stage_options})
     if taken:
-        raise ValueError(f"the options {taken} after -- are reproduce's own; leave them out.")
+        raise ValueError(f"the options {taken} after -- are set by reproduce; leave them out.")
     return arguments
 
 
 @exits_with_status("reproduce")
 def main(argv: list[str] | None = None) -> int:
-    """0 if every table is complete, 1 if a run failed, 2 for a wrong call."""
+    """Exit status: 0 if every table is complete, 1 if a run failed, 2 for invalid arguments."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     reproduction = Reproduction(arguments)
     splits = reproduction.splits()

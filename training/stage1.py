@@ -1,21 +1,22 @@
-"""Stage 1: the technical and the aesthetic branch (paper section 3.4), each with a loss of its own.
+"""Stage 1 (paper section 3.4): train the technical and the aesthetic branch, each with its own loss.
 
     accelerate launch training/stage1.py --config training/configs/stage1.yaml --data DIR --init_from DIR --output DIR
 
-It needs no prompts. The same command goes on after an interruption.
+The data need no prompts. Run the same command again to resume an interrupted run.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # a script's own folder comes first on the path, where evaluate.py would hide `evaluate`
+if __name__ == "__main__":  # the folder of a script comes first on sys.path, where evaluate.py would hide `evaluate`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.common import loop
-from training.common.arguments import build_parser as stage_parser
+from training.common import arguments
+from training.common.loop import train
+from training.common.stage import Stage
 
-STAGE = loop.Stage(
+STAGE = Stage(
     name="stage1",
     branches=("technical", "aesthetic"),
     unfixed_ratio=1.0,
@@ -24,11 +25,11 @@ STAGE = loop.Stage(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return stage_parser(__doc__)
+    return arguments.build_parser(__doc__)
 
 
 def main(argv: list[str] | None = None) -> None:
-    loop.main(STAGE, __doc__, argv)
+    train(STAGE, arguments.parse_arguments(build_parser(), argv))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""Stage 2: the alignment branch (paper section 3.4): adapter, head and the last 70 % of both encoders.
+"""Stage 2 (paper section 3.4): train the alignment branch: adapter, head and the last 70 % of both encoders.
 
     accelerate launch training/stage2.py --config training/configs/stage2.yaml --data DIR --init_from DIR --output DIR
 
-The same command goes on after an interruption.
+Run the same command again to resume an interrupted run.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # a script's own folder comes first on the path, where evaluate.py would hide `evaluate`
+if __name__ == "__main__":  # the folder of a script comes first on sys.path, where evaluate.py would hide `evaluate`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.common import loop
-from training.common.arguments import build_parser as stage_parser
+from training.common import arguments
+from training.common.loop import train
+from training.common.stage import Stage
 
-STAGE = loop.Stage(
+STAGE = Stage(
     name="stage2",
     branches=("alignment",),
     unfixed_ratio=0.7,
@@ -24,11 +25,11 @@ STAGE = loop.Stage(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return stage_parser(__doc__)
+    return arguments.build_parser(__doc__)
 
 
 def main(argv: list[str] | None = None) -> None:
-    loop.main(STAGE, __doc__, argv)
+    train(STAGE, arguments.parse_arguments(build_parser(), argv))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""Stage 3: all branches together, late fusion (paper section 3.4): the loss of the sum and of every branch.
+"""Stage 3 (paper section 3.4): train all branches together, with a loss on the sum and on every branch.
 
     accelerate launch training/stage3.py --config training/configs/stage3.yaml --data DIR --init_from DIR --output DIR
 
-Heads, adapter and the last 30 % of every encoder train. The same command goes on after an interruption.
+Heads, adapter and the last 30 % of every encoder train. Run the same command again to resume an interrupted run.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # a script's own folder comes first on the path, where evaluate.py would hide `evaluate`
+if __name__ == "__main__":  # the folder of a script comes first on sys.path, where evaluate.py would hide `evaluate`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.common import loop
+from training.common import arguments
 from training.common.arguments import SUM
-from training.common.arguments import build_parser as stage_parser
+from training.common.loop import train
+from training.common.stage import Stage
 
-STAGE = loop.Stage(
+STAGE = Stage(
     name="stage3",
     branches=("technical", "aesthetic", "alignment"),
     unfixed_ratio=0.3,
@@ -25,11 +26,11 @@ STAGE = loop.Stage(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return stage_parser(__doc__)
+    return arguments.build_parser(__doc__)
 
 
 def main(argv: list[str] | None = None) -> None:
-    loop.main(STAGE, __doc__, argv)
+    train(STAGE, arguments.parse_arguments(build_parser(), argv))
 
 
 if __name__ == "__main__":

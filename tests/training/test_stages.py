@@ -1,4 +1,4 @@
-"""The three stages: what a run leaves; that neither an interruption nor the number of processes changes the result."""
+"""Tests of the three stages: their output, and that interruptions and the number of processes do not change it."""
 
 import json
 import os
@@ -11,12 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 from modeling_aigcvqa.loading import load_model
 from tests.conftest import REPOSITORY
-from tests.training.tiny import tiny_data, tiny_folder
+from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder
 from training import stage1, stage2, stage3
 from training.common import checkpoints, loop
 from training.common.arguments import parse_arguments
@@ -51,9 +50,8 @@ def options(data, init_from, output, **changes) -> list[str]:
 
 
 def run(stage: str, *arguments, **changes) -> Path:
-    """The stage in this process, as one process on the CPU."""
-    for state in (AcceleratorState, PartialState, GradientState):
-        state._reset_state()
+    """Run a stage in this process, on the CPU; returns its output folder."""
+    forget_accelerator()
     os.environ["ACCELERATE_USE_CPU"] = "true"
     STAGES[stage].main(options(*arguments, **changes))
     return Path(arguments[2])
@@ -63,12 +61,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_the_stages_follow_one_another(data, start, tmp_path, capsys):
+def test_each_stage_starts_from_the_previous_one(data, start, tmp_path, capsys):
     first = run("stage1", data, start, tmp_path / "1", max_steps=2)
     second = run("stage2", data, first, tmp_path / "2", max_steps=2, prompt_negatives=1)
     labels = "technical=technical_mos"
-    weights_of_loss = {"plcc_weight": 0.5, "rank_weight": 2.0}
-    third = run("stage3", data, second, tmp_path / "3", max_steps=2, labels=labels, **weights_of_loss)
+    loss_weights = {"plcc_weight": 0.5, "rank_weight": 2.0}
+    third = run("stage3", data, second, tmp_path / "3", max_steps=2, labels=labels, **loss_weights)
     assert "technical trains" in capsys.readouterr().err
     before, after = weights(start), [weights(folder) for folder in (first, second, third)]
     for name in before:
@@ -83,7 +81,7 @@ def test_the_stages_follow_one_another(data, start, tmp_path, capsys):
     assert (third / "curves.png").stat().st_size > 1000
     model, processor = load_model(str(third))
     assert processor.video_processor.num_frames == 4 and model.config.mos_std > 1
-    assert processor.requires_prompt, "stage 1 read no prompts, but the model has the alignment branch"
+    assert processor.requires_prompt, "stage 1 reads no prompts, but the model still has the alignment branch"
     assert (model.config.plcc_loss_weight, model.config.rank_loss_weight) == (0.5, 2.0)
     *_, last = model.config.get_provenance().runs
     assert [run.stage for run in model.config.get_provenance().runs] == ["stage1", "stage2", "stage3"]
@@ -92,8 +90,9 @@ def test_the_stages_follow_one_another(data, start, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
-def test_what_trains_has_the_scale_of_the_labels(data, start, tmp_path, stage):
-    run = loop.set_up(STAGES[stage].STAGE, parse_arguments("", options(data, start, tmp_path / "run")))
+def test_the_trained_branches_have_the_scale_of_the_labels(data, start, tmp_path, stage):
+    arguments = parse_arguments(STAGES[stage].build_parser(), options(data, start, tmp_path / "run"))
+    run = loop.set_up(STAGES[stage].STAGE, arguments)
     whole, trains = run.model.config, run.selected.config
     assert whole.mos_std == pytest.approx(torch.tensor(run.clips["train"]["mos"]).std().item()) and whole.mos_std > 1
     assert trains.to_dict() == whole.to_dict() | {"branches": list(STAGES[stage].STAGE.branches)}
@@ -105,18 +104,18 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("at", [2, 3], ids=["mid-epoch", "epoch boundary"])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(data, start, tmp_path, monkeypatch, at):
+def test_an_interrupted_run_gives_the_same_result(data, start, tmp_path, monkeypatch, at):
     changes = {"checkpoint_steps": 2, "ema_decay": 0.5, "epochs": 2}
     whole = run("stage3", data, start, tmp_path / "whole", **changes)
     save = checkpoints.save_checkpoint
 
-    def save_and_die(accelerator, output, progress, kept):
+    def save_and_stop(accelerator, output, progress, kept):
         save(accelerator, output, progress, kept)
         if progress.step == at:
             raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_and_die)
+        patch.setattr(loop, "save_checkpoint", save_and_stop)
         with pytest.raises(Interrupted):
             run("stage3", data, start, tmp_path / "broken", **changes)
     resumed = run("stage3", data, start, tmp_path / "broken", **changes)
@@ -128,12 +127,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(data, start, tmp_path, mo
     assert plain == broken
 
 
-def test_a_kill_while_writing_loses_nothing(data, start, tmp_path, monkeypatch):
-    def die(*_):
+def test_an_incomplete_checkpoint_is_ignored(data, start, tmp_path, monkeypatch):
+    def stop(*_):
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "replace_folder", die)  # everything is written, nothing is in its place
+        patch.setattr(checkpoints, "replace_folder", stop)  # all files are written, the folder is not renamed
         with pytest.raises(Interrupted):
             run("stage1", data, start, tmp_path / "run", epochs=1)
     assert checkpoints.find_checkpoints(str(tmp_path / "run")) == []
@@ -141,12 +140,12 @@ def test_a_kill_while_writing_loses_nothing(data, start, tmp_path, monkeypatch):
     assert len(checkpoints.find_checkpoints(str(finished))) == 1
 
 
-def test_checkpoints_are_kept_to_the_limit(data, start, tmp_path):
+def test_old_checkpoints_are_deleted(data, start, tmp_path):
     output = run("stage1", data, start, tmp_path / "run", epochs=1, checkpoint_steps=1, checkpoints_kept=2)
     assert [folder.name for folder in checkpoints.find_checkpoints(str(output))] == ["step-000002", "step-000003"]
 
 
-def test_what_cannot_be_resumed_is_refused(data, start, tmp_path):
+def test_other_output_folders_are_refused(data, start, tmp_path):
     output = run("stage1", data, start, tmp_path / "run", max_steps=1)
     with pytest.raises(ValueError, match="finished run"):
         run("stage1", data, start, output, max_steps=1)
@@ -160,7 +159,7 @@ def test_what_cannot_be_resumed_is_refused(data, start, tmp_path):
 
 
 def test_parts_that_are_too_small_are_refused(data, start, tmp_path):
-    with pytest.raises(ValueError, match="fewer than batch_size=16"):
+    with pytest.raises(ValueError, match="12 clips in the train part, which needs at least 16"):
         run("stage1", data, start, tmp_path / "a", batch_size=16)
 
 
@@ -183,7 +182,7 @@ def test_an_unreadable_clip_is_reported_and_replaced(data, start, tmp_path, caps
 
 
 def launch(stage: str, processes: int, arguments: list[str], config: Path | None = None) -> list[str]:
-    """The command of a run on CPU processes, as a user starts it."""
+    """The command that starts a stage on CPU processes."""
     many = ["--config_file", str(config)] if config else ["--multi_gpu"] if processes > 1 else ["--cpu"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *many, "--num_processes", str(processes)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -204,12 +203,12 @@ def launched(stage: str, processes: int, arguments: list[str], config: Path | No
     return done.stderr
 
 
-# The losses do not see a shift of all scores: these get rounding errors for gradients, which Adam scales up to steps.
+# A shift of all scores does not change the losses, so the gradients of these biases are only rounding errors.
 UNSEEN = r"(head\.fc_last|alignment_head\.\d|text_encoder\.encoder\.layer\.1\.output\.LayerNorm)\.bias"
 
 
 def assert_same_weights(folder: Path, other: Path) -> None:
-    """Up to what the order of a sum changes over a few steps."""
+    """Compare weights; the order of summation may change them a little in every step."""
     found, wanted = (
         {name: value for name, value in weights(model).items() if not re.search(UNSEEN, name)}
         for model in (folder, other)
@@ -219,12 +218,12 @@ def assert_same_weights(folder: Path, other: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", list(STAGES))
-def test_two_processes_give_what_one_gives(data, tmp_path, stage):
+def test_two_processes_give_the_same_result_as_one(data, tmp_path, stage):
     start = tiny_folder(tmp_path / "start", dropout=False)
     changes = {"epochs": 2, "prompt_negatives": 1 if stage == "stage2" else 0, "unfixed_ratio": 1}
     one = run(stage, data, start, tmp_path / "one", **changes)
-    said = launched(stage, 2, options(data, start, tmp_path / "two", **changes))
-    assert "2 processes x 2" in said
+    printed = launched(stage, 2, options(data, start, tmp_path / "two", **changes))
+    assert "2 processes x 2" in printed
     histories = [json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("one", "two")]
     for alone, together in zip(*histories):
         for name, value in alone.items():
@@ -234,7 +233,7 @@ def test_two_processes_give_what_one_gives(data, tmp_path, stage):
 
 
 def kill(process: subprocess.Popen) -> None:
-    """The launcher and its workers, which have sessions of their own, at once."""
+    """Kill the launcher and its workers, which run in their own sessions."""
     launcher = psutil.Process(process.pid)
     family = [launcher, *launcher.children(recursive=True)]
     for member in family:
@@ -259,7 +258,7 @@ def test_two_processes_killed_and_resumed(data, start, tmp_path, stage):
     while not checkpoints.find_checkpoints(str(tmp_path / "broken")) and time.monotonic() < deadline:
         time.sleep(0.05)
     kill(process)
-    assert not (tmp_path / "broken" / "training.json").exists(), "the run was over before it could be killed"
+    assert not (tmp_path / "broken" / "training.json").exists(), "the run finished before it could be killed"
     launched(stage, 2, options(data, start, tmp_path / "broken", **changes))
     for name, value in weights(tmp_path / "whole").items():
         torch.testing.assert_close(weights(tmp_path / "broken")[name], value, atol=1e-6, rtol=1e-5, msg=name)
@@ -276,7 +275,7 @@ def test_fsdp_on_two_processes(data, tmp_path):
 
 @pytest.mark.slow
 def test_deepspeed_on_one_process(data, tmp_path):
-    """On a CPU Accelerate takes every process under DeepSpeed for the only one: two cannot be tested there."""
+    """On a CPU, Accelerate runs every DeepSpeed process as if it were the only one, so two cannot be tested."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     start = tiny_folder(tmp_path / "start", dropout=False)
     one = run("stage3", data, start, tmp_path / "one", max_steps=3)

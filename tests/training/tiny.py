@@ -1,9 +1,10 @@
-"""A model and a data set small enough to train in a test."""
+"""A model and a data set that are small enough to train in a test."""
 
 import csv
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from dataset_scripts.synthetic_t2v import make_benchmark
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
@@ -57,13 +58,13 @@ def tiny_model(dropout: bool = True, **overrides) -> AIGCVQAModel:
 
 
 def tiny_folder(folder: Path, dropout: bool = True, **overrides) -> Path:
-    """The tiny model with a processor of four frames."""
+    """Save the tiny model with a processor that reads four frames."""
     model = tiny_model(dropout, **overrides)
     return save_model_folder(model, default_processor(model.config, num_frames=4), folder)
 
 
 def tiny_data(folder: Path) -> tuple[Path, Path]:
-    """Twenty synthetic clips of 64 pixels and a split of 12 for training, 4 to validate, 4 to test."""
+    """Twenty synthetic clips of 64 x 64 pixels, and a split file: 12 for training, 4 for validation, 4 for testing."""
     rows = make_benchmark(folder / "data", num_prompts=5, generators=4, size=64)
     parts = ["train"] * 12 + ["validation"] * 4 + ["test"] * 4
     with (folder / "split.csv").open("w", newline="") as file:
@@ -71,3 +72,9 @@ def tiny_data(folder: Path) -> tuple[Path, Path]:
         writer.writerow(["id", "split"])
         writer.writerows([row["id"], part] for row, part in zip(rows, parts))
     return folder / "data", folder / "split.csv"
+
+
+def forget_accelerator() -> None:
+    """Let the next `Accelerator` of this process start with new settings."""
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()

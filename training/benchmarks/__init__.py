@@ -1,1 +1,1 @@
-"""Speed of scoring and of training, and how well word scores find what is wrong."""
+"""Benchmarks: speed of scoring and of training, and how well word scores find wrong words."""

@@ -1,4 +1,4 @@
-"""A depthwise 3D convolution as a sum of 2D ones: for devices whose depthwise kernels are good in 2D alone."""
+"""Compute depthwise 3D convolutions as sums of 2D convolutions, for devices with fast depthwise kernels only in 2D."""
 
 from functools import partial
 
@@ -11,14 +11,14 @@ from modeling_aigcvqa.backbone_convnext3d import DepthwiseConv3d
 
 
 def use_2d_convolutions(model: nn.Module) -> None:
-    """Let every depthwise 3D convolution of a model be computed in 2D, in place."""
+    """Compute every depthwise 3D convolution of a model in 2D; changes the model in place."""
     for module in model.modules():
         if isinstance(module, DepthwiseConv3d):
             module.forward = partial(convolve_in_2d, module)
 
 
 def convolve_in_2d(convolution: DepthwiseConv3d, features: Tensor) -> Tensor:
-    """(B, C, T, H, W) -> the same: one 2D convolution per temporal tap, summed; equal to rounding."""
+    """(B, C, T, H, W) -> same shape: the sum of one 2D convolution per temporal tap; equal up to rounding."""
     before = convolution.padding[0]
     frames = rearrange(F.pad(features, (0, 0, 0, 0, before, before)), "b c t h w -> b t c h w")
     length = frames.shape[1] - convolution.kernel_size[0] + 1

@@ -1,7 +1,7 @@
-"""The three networks restated plainly from their formulas: slow, float32, no fused kernels, no caches, no libraries.
+"""Plain reference implementations of the three networks: slow, in float32, without fused kernels or caches.
 
-The tests hold the model to it, and the benchmark shows what the model's own code gains over it. Every function takes
-the model's state dict, so both compute with the same parameters.
+The tests compare the model with them, and the benchmark measures how much faster the model is. Every function takes the
+state dict of the model, so that both use the same parameters.
 """
 
 import math
@@ -15,7 +15,7 @@ StateDict = dict[str, Tensor]
 
 
 def below(state: StateDict, prefix: str) -> StateDict:
-    """The part of `state` below `prefix`, without it."""
+    """The entries of `state` that start with `prefix`, with the prefix removed."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -47,14 +47,14 @@ def map_score(state: StateDict, features: Tensor) -> Tensor:
 
 
 def fragment_labels(positions: Tensor, grid: Tensor, window: Tensor) -> Tensor:
-    """The fragment of every token, (N, 2): nearest neighbour from the window's height and width to the grid's."""
+    """The fragment of every token, (N, 2): nearest neighbour from the window's (H, W) to the grid's (H, W)."""
     return (positions * window // grid)[:, 1:]
 
 
 def window_bias(
     state: StateDict, places: Tensor, grid: tuple, window: tuple, table_window: tuple, shift: tuple
 ) -> Tensor:
-    """Bias between the tokens of one window: (heads, N, N); `places` (N, 3): positions after the shift."""
+    """Bias between the tokens of one window, (heads, N, N). `places` (N, 3) are the positions after the shift."""
     grid, window, shift = torch.tensor(grid), torch.tensor(window), torch.tensor(shift)
     row = torch.zeros(len(places), len(places), dtype=torch.long)
     for axis, size in enumerate(table_window):
@@ -65,14 +65,14 @@ def window_bias(
         labels = fragment_labels((places + shift) % grid, grid, window)
         gate = (labels[:, None] - labels[None, :]).abs().sum(-1)[..., None]
         bias = bias * gate + state["fragment_position_bias_table"][row] * (1 - gate)
-    # After the roll, neighbours in a window may come from opposite sides of the clip: these do not see each other.
+    # After the roll, a window may hold tokens from opposite sides of the clip, which do not attend to each other.
     side = ((places >= grid - window).long() + (places >= grid - shift)) * (shift > 0)
     strangers = (side[:, None] != side[None, :]).any(-1, keepdim=True)
     return (bias - 100.0 * strangers).permute(2, 0, 1)
 
 
 def window_attention(state: StateDict, tokens: Tensor, window_size: tuple, shifted: bool, heads: int) -> Tensor:
-    """(B, D, H, W, C) -> the same: pad, shift, attend in every window by itself, undo."""
+    """(B, D, H, W, C) -> same shape: pad, shift, attend within every window, undo the shift and the padding."""
     grid = tokens.shape[1:4]
     window = tuple(min(size, length) for size, length in zip(window_size, grid))
     half = tuple(size // 2 if shifted and length > size else 0 for size, length in zip(window_size, grid))
@@ -155,7 +155,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def vision_transformer(state: StateDict, frames: Tensor, config) -> Tensor:
-    """BLIP's ViT: (B, 3, H, W) -> (B, 1 + patches, C); `config` is an `AIGCVQAAlignmentConfig`."""
+    """ViT of BLIP: (B, 3, H, W) -> (B, 1 + patches, C); `config` is an `AIGCVQAAlignmentConfig`."""
     heads, eps = config.vision_num_attention_heads, config.vision_layer_norm_eps
     weight, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
     patches = F.conv2d(frames, weight, bias, stride=config.patch_size).flatten(2).transpose(1, 2)
@@ -172,7 +172,7 @@ def vision_transformer(state: StateDict, frames: Tensor, config) -> Tensor:
 
 
 def st_adapter(state: StateDict, tokens: Tensor, config) -> Tensor:
-    """(B, T, 1 + h w, C) -> the same, paper eq. 3; GELU."""
+    """(B, T, 1 + h w, C) -> same shape: paper eq. 3 with GELU."""
     side = config.image_size // config.patch_size
     hidden = linear(state, "down", tokens[:, :, 1:]).unflatten(2, (side, side)).permute(0, 4, 1, 2, 3)
     padding = tuple(size // 2 for size in config.adapter_kernel_size)
@@ -182,7 +182,7 @@ def st_adapter(state: StateDict, tokens: Tensor, config) -> Tensor:
 
 
 def text_encoder(state: StateDict, input_ids: Tensor, attention_mask: Tensor, context: Tensor, config) -> Tensor:
-    """BLIP's image-grounded text encoder: ids, mask (B, L) and context (B, N, C') -> (B, L, C)."""
+    """Image-grounded text encoder of BLIP: ids and mask (B, L), context (B, N, C') -> (B, L, C)."""
     heads, eps = config.text_num_attention_heads, 1e-12
     words = state["embeddings.word_embeddings.weight"][input_ids]
     tokens = words + state["embeddings.position_embeddings.weight"][: input_ids.shape[1]]

@@ -1,24 +1,25 @@
-"""Speed of every branch and of the whole way from a file to its scores: `python -m training.benchmarks.scoring`.
+"""Measure the speed of preprocessing and of every branch: `python -m training.benchmarks.scoring`.
 
-Time (median), work in GFLOP (counted on the model's own operations), the share of the peak, which is the rate of matrix
-products timed in turn with the branch, memory; decoding and preprocessing apart. `--compare` runs the plain restatement
-of the same networks (`oracle.py`) on the same input, in turn too. Ratios of one run compare; times of two runs
-on a shared machine do not.
+The table shows median time, work in GFLOP (counted on the operations of the model), share of the peak rate, and memory.
+The peak rate is the rate of matrix products that alternate with the branch. `--compare` also runs the plain reference
+implementation of the networks (`oracle.py`) on the same input, alternating as well. Compare ratios of one run; times of
+different runs on a shared machine are not comparable.
 
-`--stream N` scores N clips instead, through the pipeline: clips a second, the share of the time that
-the model is at work (the rest it waits for data), and how much the process's memory grows over the second half.
+`--stream N` instead scores N clips through the pipeline. It shows clips per second, the share of the time in which the
+model is busy (otherwise it waits for data), and the growth of the process's memory over the second half of the clips.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from modeling_aigcvqa import AIGCVQAModel
+from modeling_aigcvqa import AIGCVQAModel, AIGCVQAProcessor
 from modeling_aigcvqa.common.files import write_json
 from modeling_aigcvqa.common.presets import ARCHITECTURES, default_processor, untrained_model
 from modeling_aigcvqa.configuration_aigcvqa import BRANCH_INPUTS, BRANCHES
@@ -29,12 +30,12 @@ from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
 from . import oracle
 from .depthwise import use_2d_convolutions
-from .stream import run_stream
-from .timing import count_gflop, environment, make_clip, medians, peak_memory_mib, print_table, seconds_and_peak
+from .stream import stream_rows
+from .timing import count_gflop, environment, make_clip, medians, peak_memory_mib, print_table, seconds_and_peak, speed
 
 
 def branch_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> Callable[[], Tensor]:
-    """A call that scores one branch, head and all."""
+    """A call that computes the score of one branch, including its head."""
     if branch == "alignment":
         video, *prompt = (inputs[name] for name in BRANCH_INPUTS[branch])
         return lambda: model.score_prompts(model.encode_video(video), *prompt)
@@ -42,7 +43,7 @@ def branch_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> 
 
 
 def oracle_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> Callable[[], Tensor]:
-    """The same score by the plain restatement, float32, before the branch's affine."""
+    """The same score by the reference implementation in float32, before the scale and shift of the branch."""
     state = {key: value.float() for key, value in model.state_dict().items()}
     backbone, head = (oracle.below(state, f"{branch}_{part}.") for part in ("backbone", "head"))
     config = getattr(model.config, f"{branch}_config")
@@ -57,44 +58,35 @@ def oracle_call(model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor]) -> 
 
 
 def measure_branch(
-    model: AIGCVQAModel,
-    branch: str,
-    inputs: dict[str, Tensor],
-    gflop: float,
-    arguments: argparse.Namespace,
+    model: AIGCVQAModel, branch: str, inputs: dict[str, Tensor], gflop: float, arguments: argparse.Namespace
 ) -> dict:
+    """The row of one branch; `gflop` is the work of the whole batch."""
     device = next(iter(inputs.values())).device
     calls = {"model": branch_call(model, branch, inputs)}
     if arguments.compare:
         calls["plain"] = oracle_call(model, branch, inputs)
     with torch.no_grad():
         times, peak = seconds_and_peak(calls, device, model.dtype, arguments.repeats)
-        taken = times["model"]
         row = {
             "part": branch,
             "dtype": str(model.dtype).removeprefix("torch."),
             "batch_size": len(inputs["pixel_values_resized"]),
             "num_frames": arguments.num_frames,
-            "seconds": taken,
-            "gflop": gflop,
-            "gflop_per_second": gflop / taken,
-            "share_of_peak": gflop / taken / peak,
-            "peak_gflop_per_second": peak,
+            **speed(times["model"], gflop, peak),
         }
         if arguments.compare:
-            scale, shift = (
-                getattr(getattr(model.config, f"{branch}_config"), f"score_{k}") for k in ("scale", "shift")
-            )
-            row["oracle_difference"] = (scale * calls["plain"]() + shift - calls["model"]()).abs().max().item()
+            config = model.config.parts[branch]
+            plain = config.score_scale * calls["plain"]() + config.score_shift
+            row["oracle_difference"] = (plain - calls["model"]()).abs().max().item()
             row["oracle_seconds"] = times["plain"]
-            row["oracle_ratio"] = times["plain"] / taken
-            del calls["plain"]  # it holds the weights in float32
+            row["oracle_ratio"] = times["plain"] / times["model"]
+            del calls["plain"]  # frees its float32 copy of the weights
         row["memory_mib"] = peak_memory_mib(device, calls["model"])
     return row
 
 
-def measure_preprocessing(processor, clip: Path, arguments: argparse.Namespace) -> list[dict]:
-    """Decoding alone, and decoding with both views, of one clip on the CPU."""
+def measure_preprocessing(processor: AIGCVQAProcessor, clip: Path, arguments: argparse.Namespace) -> list[dict]:
+    """The rows of decoding one clip on the CPU, and of decoding it and computing both views."""
     calls = {
         "decode": lambda: read_video(clip, lambda total: sample_frame_indices(total, arguments.num_frames)),
         "both": lambda: processor(videos=clip, num_frames=arguments.num_frames),
@@ -107,7 +99,7 @@ def measure_preprocessing(processor, clip: Path, arguments: argparse.Namespace) 
 
 
 def compile_backbones(model: AIGCVQAModel, device: torch.device) -> None:
-    """`torch.compile` in place; on a GPU with CUDA graphs."""
+    """Compile the backbones in place with `torch.compile`; on a GPU with CUDA graphs."""
     for branch in model.config.branches:
         backbone = getattr(model, f"{branch}_backbone")
         parts = [backbone] if branch != "alignment" else [backbone.visual_encoder, backbone.text_encoder]
@@ -115,8 +107,47 @@ def compile_backbones(model: AIGCVQAModel, device: torch.device) -> None:
             part.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
 
 
-def run(arguments: argparse.Namespace) -> dict:
+def measure_parts(model: AIGCVQAModel, processor: AIGCVQAProcessor, arguments: argparse.Namespace) -> list[dict]:
+    """The rows of preprocessing, and of every branch and all branches in each dtype and batch size."""
     device = torch.device(arguments.device)
+    with tempfile.TemporaryDirectory() as folder:
+        clip = make_clip(Path(folder))
+        rows = measure_preprocessing(processor, clip, arguments)
+        sample = processor(videos=clip, text=arguments.prompt, num_frames=arguments.num_frames)
+    preprocessing = rows[-1]["seconds"]
+    branches = [branch for branch in model.config.branches if branch in arguments.branches]
+    # Counted once, in float32 and for one clip: the dtype does not change the work, and the batch size multiplies it.
+    work = {branch: count_gflop(branch_call(model, branch, sample)) for branch in branches}
+    if arguments.compile:
+        compile_backbones(model, device)
+    for dtype, batch_size in product(arguments.dtypes, arguments.batch_sizes):
+        model.to(device, DTYPES[dtype])
+        inputs = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)).to(device) for name, value in sample.items()}
+        parts = [measure_branch(model, branch, inputs, batch_size * work[branch], arguments) for branch in branches]
+        rows += [*parts, total_row(parts, preprocessing)]
+    return rows
+
+
+def total_row(parts: list[dict], preprocessing: float) -> dict:
+    """The row of all branches, from the rows of the branches and the seconds of preprocessing per clip."""
+    seconds, gflop = (sum(row[name] for row in parts) for name in ("seconds", "gflop"))
+    peak = gflop / sum(row["gflop"] / row["peak_gflop_per_second"] for row in parts)
+    batch_size = parts[0]["batch_size"]
+    row = {
+        "part": "all branches",
+        **{name: parts[0][name] for name in ("dtype", "batch_size", "num_frames")},
+        **speed(seconds, gflop, peak),
+        "memory_mib": max(row["memory_mib"] for row in parts),
+        "clips_per_second": batch_size / seconds,
+        "clips_per_second_from_files": batch_size / (seconds + batch_size * preprocessing),
+    }
+    if "oracle_seconds" in parts[0]:
+        row["oracle_seconds"] = sum(row["oracle_seconds"] for row in parts)
+        row["oracle_ratio"] = row["oracle_seconds"] / seconds
+    return row
+
+
+def run(arguments: argparse.Namespace) -> dict:
     torch.manual_seed(0)
     if arguments.model in ARCHITECTURES:
         model = untrained_model(arguments.model)
@@ -124,55 +155,16 @@ def run(arguments: argparse.Namespace) -> dict:
         model = AIGCVQAModel.from_pretrained(arguments.model).eval()
     if arguments.alignment_num_frames is not None:
         model.config.alignment_num_frames = arguments.alignment_num_frames
-    processor = default_processor(model.config)
     if arguments.depthwise_2d:
         use_2d_convolutions(model)
+    processor = default_processor(model.config)
     if arguments.stream:
         if arguments.compile:
-            compile_backbones(model, device)
-        return run_stream(model, processor, arguments)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        clip = make_clip(Path(folder))
-        rows += measure_preprocessing(processor, clip, arguments)
-        sample = processor(videos=clip, text=arguments.prompt, num_frames=arguments.num_frames)
-    decode_and_views = rows[1]["seconds"]
-    branches = [branch for branch in model.config.branches if branch in arguments.branches]
-    # Counted once, in float32, for one clip: the work does not depend on the dtype and grows with the batch.
-    work = {branch: count_gflop(branch_call(model, branch, sample)) for branch in branches}
-    if arguments.compile:
-        compile_backbones(model, device)
-    for dtype in arguments.dtypes:
-        model = model.to(device, DTYPES[dtype])
-        for batch_size in arguments.batch_sizes:
-            inputs = {
-                name: value.repeat(batch_size, *[1] * (value.ndim - 1)).to(device) for name, value in sample.items()
-            }
-            parts = [measure_branch(model, branch, inputs, batch_size * work[branch], arguments) for branch in branches]
-            rows += parts
-            taken = sum(row["seconds"] for row in parts)
-            gflop = sum(row["gflop"] for row in parts)
-            at_peak = sum(row["gflop"] / row["peak_gflop_per_second"] for row in parts)
-            rows.append(
-                {
-                    "part": "all branches",
-                    "dtype": dtype,
-                    "batch_size": batch_size,
-                    "num_frames": arguments.num_frames,
-                    "seconds": taken,
-                    "gflop": gflop,
-                    "gflop_per_second": gflop / taken,
-                    "share_of_peak": at_peak / taken,
-                    "peak_gflop_per_second": gflop / at_peak,
-                    "memory_mib": max(row["memory_mib"] for row in parts),
-                    "clips_per_second": batch_size / taken,
-                    "clips_per_second_from_files": batch_size / (taken + batch_size * decode_and_views),
-                }
-            )
-            if arguments.compare:
-                rows[-1]["oracle_seconds"] = sum(row["oracle_seconds"] for row in parts)
-                rows[-1]["oracle_ratio"] = rows[-1]["oracle_seconds"] / taken
-    return {"environment": environment(device), "model": arguments.model, "rows": rows}
+            compile_backbones(model, torch.device(arguments.device))
+        rows = stream_rows(model, processor, arguments)
+    else:
+        rows = measure_parts(model, processor, arguments)
+    return {"environment": environment(torch.device(arguments.device)), "model": arguments.model, "rows": rows}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -183,15 +175,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--branches", nargs="+", choices=list(BRANCHES), default=list(BRANCHES))
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1])
     parser.add_argument("--num_frames", type=int, default=16)
-    parser.add_argument("--alignment_num_frames", type=int, metavar="N", help="of those (default: the model's number)")
+    parser.add_argument(
+        "--alignment_num_frames",
+        type=int,
+        metavar="N",
+        help="of these frames, for the alignment branch (default: as the model)",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompt", default="a corgi walking in the park at sunrise, oil painting style")
-    parser.add_argument("--compare", action="store_true", help="run the plain restatement beside it (float32)")
+    parser.add_argument("--compare", action="store_true", help="also run the plain reference implementation (float32)")
     parser.add_argument("--depthwise_2d", action="store_true", help="3D depthwise convolutions as sums of 2D ones")
     parser.add_argument("--compile", action="store_true", help="torch.compile; on a GPU with CUDA graphs")
     parser.add_argument("--stream", type=int, default=0, metavar="N", help="score N clips through the pipeline")
-    parser.add_argument("--folder", type=Path, help="mp4 clips of --stream (default: one made on the spot)")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes of --stream that decode ahead")
+    parser.add_argument("--folder", type=Path, help="folder of mp4 clips for --stream (default: one generated clip)")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode ahead, for --stream")
     parser.add_argument("--output", type=Path, help="JSON file")
     return parser
 

@@ -1,4 +1,4 @@
-"""Scores a long stream of clips through the pipeline: rate, share of the time the model is at work, memory."""
+"""Score a long stream of clips through the pipeline; measure the rate, the busy time of the model and the memory."""
 
 import argparse
 import os
@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 from modeling_aigcvqa import AIGCVQAModel, AIGCVQAPipeline, AIGCVQAProcessor
 from modeling_aigcvqa.loading import DTYPES
 
-from .timing import environment, make_clip, synchronize
+from .timing import make_clip, synchronize
 
 
 class Repeated(Dataset):
-    """The items again and again, `length` in all, so that worker processes can share them."""
+    """Repeats the items up to `length`. A data set, unlike a generator, can be shared by worker processes."""
 
     def __init__(self, items: list[dict], length: int):
         self.items, self.length = items, length
@@ -32,7 +32,7 @@ class Repeated(Dataset):
 
 @contextmanager
 def busy_time(pipeline: AIGCVQAPipeline) -> Iterator[list[float]]:
-    """The seconds of every pass of the model while the context lasts."""
+    """A list to which the seconds of every forward pass are added while the context is open."""
     forward, taken = pipeline.forward, []
 
     def timed(batch: list[dict]) -> list[dict]:
@@ -50,12 +50,12 @@ def busy_time(pipeline: AIGCVQAPipeline) -> Iterator[list[float]]:
 
 
 def resident_mib() -> float:
-    """Memory of this process now (Linux)."""
+    """Resident memory of this process in MiB (Linux only)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def measure_stream(pipeline: AIGCVQAPipeline, clips: list[Path], arguments: argparse.Namespace) -> dict:
-    """Score `--stream` clips through the pipeline, `clips` in turn."""
+    """Score `--stream` clips through the pipeline, repeating `clips`."""
     items = Repeated([{"video": clip, "prompt": arguments.prompt} for clip in clips], arguments.stream)
     batch_size = arguments.batch_sizes[0]
     options = {"batch_size": batch_size, "num_workers": arguments.num_workers, "num_frames": arguments.num_frames}
@@ -80,12 +80,16 @@ def measure_stream(pipeline: AIGCVQAPipeline, clips: list[Path], arguments: argp
     }
 
 
-def run_stream(model: AIGCVQAModel, processor: AIGCVQAProcessor, arguments: argparse.Namespace) -> dict:
+def stream_rows(model: AIGCVQAModel, processor: AIGCVQAProcessor, arguments: argparse.Namespace) -> list[dict]:
+    """The row of a stream of clips.
+
+    Raises:
+        ValueError: if `--folder` has no clips.
+    """
     device = torch.device(arguments.device)
     pipeline = AIGCVQAPipeline(model.to(device, DTYPES[arguments.dtypes[0]]), processor=processor, device=device)
     with tempfile.TemporaryDirectory() as folder:
         clips = sorted(arguments.folder.glob("*.mp4")) if arguments.folder else [make_clip(Path(folder))]
         if not clips:
-            raise ValueError(f"--folder '{arguments.folder}' holds no .mp4; name a folder of clips.")
-        row = measure_stream(pipeline, clips, arguments)
-    return {"environment": environment(device), "model": arguments.model, "rows": [row]}
+            raise ValueError(f"--folder '{arguments.folder}' has no .mp4 file; name a folder of clips.")
+        return [measure_stream(pipeline, clips, arguments)]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: times that take turns, the machine's peak, memory, a clip, the printed table."""
+"""Helpers of the benchmarks: alternating timings, peak rate of the machine, memory, a test clip, the printed table."""
 
 import platform
 import resource
@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 PEAK_SIZES, PRODUCTS = {"cpu": (1024, 2048), "cuda": (4096, 8192)}, 4
-EMULATED_SECONDS = 0.5  # products that take longer are computed in a dtype that the device lacks: no larger ones then
+EMULATED_SECONDS = 0.5  # a slower product means that the device emulates the dtype: then try no larger ones
 
 
 def synchronize(device: torch.device) -> None:
@@ -27,9 +27,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def medians(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of each call, after one round to warm up.
+    """Median seconds of each call, after one warm-up round.
 
-    They take turns, so that a machine whose speed varies (clock, neighbours) is the same machine to all of them.
+    The calls alternate, so that changes in the machine's speed (clock, other processes) affect all of them equally.
     """
     times = {name: [] for name in calls}
     for _ in range(repeats + 1):
@@ -45,9 +45,10 @@ def medians(calls: dict[str, Callable[[], object]], device: torch.device, repeat
 def seconds_and_peak(
     calls: dict[str, Callable[[], object]], device: torch.device, dtype: torch.dtype, repeats: int
 ) -> tuple[dict[str, float], float]:
-    """Median seconds of each call, and the rate in GFLOP/s of square matrix products that take turns with them.
+    """Median seconds of each call, and the peak rate of the machine in GFLOP/s.
 
-    The rate is the highest of the sizes', each the median over `repeats` of a few products in a row.
+    The peak rate is measured with square matrix products that alternate with the calls. It is the best rate over the
+    matrix sizes; the rate of each size is a median over `repeats` runs of a few products.
     """
     products, gflop = {}, {}
     for size in PEAK_SIZES[device.type]:
@@ -61,16 +62,27 @@ def seconds_and_peak(
     return {name: taken[name] for name in calls}, max(gflop[product] / taken[product] for product in products)
 
 
+def speed(seconds: float, gflop: float, peak: float) -> dict[str, float]:
+    """The figures of a row with work in GFLOP and the peak rate in GFLOP/s."""
+    return {
+        "seconds": seconds,
+        "gflop": gflop,
+        "gflop_per_second": gflop / seconds,
+        "share_of_peak": gflop / seconds / peak,
+        "peak_gflop_per_second": peak,
+    }
+
+
 def count_gflop(call: Callable[[], object]) -> float:
-    """Work of `call` in GFLOP, a multiplication and an addition each counting one; attention is counted unfused."""
-    plain = torch.backends.mkldnn.flags(enabled=False)  # its fused operations are not counted
+    """Work of `call` in GFLOP. A multiplication and an addition count one each; attention is counted unfused."""
+    plain = torch.backends.mkldnn.flags(enabled=False)  # its fused operations would not be counted
     with plain, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops() / 1e9
 
 
 def peak_memory_mib(device: torch.device, call: Callable[[], object]) -> float:
-    """Most memory during `call`: allocated on a GPU; on a CPU the process's highest resident size so far."""
+    """Peak memory in MiB: allocated during `call` on a GPU; on a CPU the peak resident size of the process so far."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         call()
@@ -81,7 +93,7 @@ def peak_memory_mib(device: torch.device, call: Callable[[], object]) -> float:
 
 
 def make_clip(folder: Path, size: int = 512, frames: int = 16, fps: int = 4) -> Path:
-    """A T2VQA-DB-like clip: 512 x 512, 4 s, H.264."""
+    """Write a clip like those of T2VQA-DB: 512 x 512, 4 s, H.264."""
     path, rng = folder / "clip.mp4", np.random.default_rng(0)
     coarse = rng.integers(0, 256, (frames + 8, size // 16, size // 16, 3), np.uint8)
     with av.open(str(path), "w") as container:

@@ -1,9 +1,9 @@
-"""Speed of a training step and of the loader that feeds it: `python -m training.benchmarks.training_step`.
+"""Measure the speed of a training step and of the data loader: `python -m training.benchmarks.training_step`.
 
-A step of training on one batch again and again (forward, backward, clipping, AdamW), and the stages' own loader alone
-on 512 x 512 clips of 4 s, in the same run. From the two rates follows the share of a step that is spent waiting for
-data: 1 - loader / step where the loader is slower, else nothing. On a CPU both want the same cores: there the share
-that a stage reports (`data_wait_share` in its training.json) is the one to look at.
+The step (forward, backward, clipping, AdamW) is repeated on one batch. The loader of the stages is timed alone, on
+512 x 512 clips of 4 s. The share of a step spent on waiting for data follows from the two rates: 1 - loader / step if
+the loader is slower, otherwise 0. On a CPU the step and the loader compete for the same cores: use the share that a
+stage reports instead (`data_wait_share` in its training.json).
 """
 
 import argparse
@@ -29,13 +29,13 @@ from training.common.models import initial_model, select_branches
 from training.common.parameters import parameter_groups, unfix
 from training.common.steps import inputs_of, score, to_device, training_step
 
-from .timing import count_gflop, environment, make_clip, peak_memory_mib, print_table, seconds_and_peak
+from .timing import count_gflop, environment, make_clip, peak_memory_mib, print_table, seconds_and_peak, speed
 
 LABELS = dict.fromkeys(TERMS, "mos")
 
 
 def made_clips(folder: Path, number: int, prompt: str) -> Dataset:
-    """`number` labelled rows that share one file."""
+    """A data set of `number` labelled clips, all with the same video file."""
     path = str(make_clip(folder))
     rows = [{"bytes": None, "path": path}] * number
     mos = torch.linspace(0, 100, number).tolist()
@@ -43,10 +43,10 @@ def made_clips(folder: Path, number: int, prompt: str) -> Dataset:
 
 
 def measure_loader(dataset: ClipDataset, arguments: argparse.Namespace) -> tuple[dict, dict[str, Any]]:
-    """Clips a second once the workers are at work, and one batch."""
+    """The row of the loader, timed after the workers have started, and one batch."""
     sampler = GlobalBatchSampler(len(dataset), arguments.batch_size, 0, 0, 1)
     batches = iter(make_loader(dataset, sampler, arguments.num_workers))
-    for _ in range(arguments.num_workers or 1):  # start of the processes, first batches of each
+    for _ in range(arguments.num_workers or 1):  # do not time the start of the workers
         batch = next(batches)
     start, count = time.perf_counter(), 0
     for batch in batches:
@@ -58,7 +58,7 @@ def measure_loader(dataset: ClipDataset, arguments: argparse.Namespace) -> tuple
 
 
 def work_of_clip(model: torch.nn.Module, batch: dict[str, Any], terms: list[str]) -> float:
-    """GFLOP of one clip, forward and backward, with what is fixed left out of the latter."""
+    """GFLOP of one clip, forward and backward; the backward pass skips frozen parameters."""
     one = {name: value[:1] for name, value in inputs_of(batch).items()}
 
     def call() -> None:
@@ -73,7 +73,7 @@ def work_of_clip(model: torch.nn.Module, batch: dict[str, Any], terms: list[str]
 def measure_step(
     model: AIGCVQAModel, batch: dict[str, Any], arguments: argparse.Namespace, accelerator: Accelerator
 ) -> dict:
-    """One step of training, median of `--repeats`."""
+    """The row of one training step, the median of `--repeats`."""
     branches = arguments.branches
     terms = [SUM, *branches] if len(branches) > 1 else [SUM]
     trained = select_branches(model, branches)
@@ -82,7 +82,7 @@ def measure_step(
         trained.gradient_checkpointing_enable()
     trained.train().to(accelerator.device)
     for name in (name for name in batch if name.startswith(VIEW)):
-        # All are of one clip, and equal scores have no PLCC.
+        # All samples show the same clip. The noise makes their scores differ, because equal scores have no PLCC.
         batch[name] = batch[name] + 0.1 * torch.randn_like(batch[name])
     batch = to_device(batch, accelerator.device)
     gflop = arguments.batch_size * work_of_clip(trained, batch, terms)
@@ -98,18 +98,13 @@ def measure_step(
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
     times, peak = seconds_and_peak({"step": step}, accelerator.device, dtype, arguments.repeats)
-    taken = times["step"]
     return {
         "part": f"step, {', '.join(branches)}",
         "dtype": accelerator.mixed_precision,
         "batch_size": arguments.batch_size,
-        "seconds": taken,
-        "gflop": gflop,
-        "gflop_per_second": gflop / taken,
-        "share_of_peak": gflop / taken / peak,
-        "peak_gflop_per_second": peak,
+        **speed(times["step"], gflop, peak),
         "memory_mib": peak_memory_mib(accelerator.device, step),
-        "clips_per_second": arguments.batch_size / taken,
+        "clips_per_second": arguments.batch_size / times["step"],
     }
 
 
@@ -139,16 +134,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="full", help="full or small (random weights), or a model folder")
     parser.add_argument("--branches", nargs="+", choices=list(BRANCHES), default=list(BRANCHES))
-    parser.add_argument("--unfixed_ratio", type=float, default=0.3, help="of every encoder (default: stage 3's)")
+    parser.add_argument(
+        "--unfixed_ratio",
+        type=float,
+        default=0.3,
+        help="share of every encoder that trains (default: 0.3, as in stage 3)",
+    )
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--gradient_accumulation_steps", type=int, default=1)
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--mixed_precision", choices=["no", "bf16", "fp16"], default="bf16")
     parser.add_argument("--num_workers", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=20, help="that the loader is timed on")
+    parser.add_argument("--batches", type=int, default=20, help="number of batches on which the loader is timed")
     parser.add_argument("--cache", action="store_true", help="the loader reads decoded frames (FrameCache)")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--cpu", action="store_true", help="also where there is a GPU")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.add_argument("--prompt", default="a corgi walking in the park at sunrise, oil painting style")
     parser.add_argument("--output", type=Path, help="JSON file")
     return parser
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     result = run(arguments)
     print_table(result)
     share = result["rows"][1]["data_wait_share"]
-    print(f"waiting for data: {share:.1%} of a step, if the loader runs beside it at the rate that it has alone")
+    print(f"waiting for data: {share:.1%} of a step, if the step does not slow the loader down")
     if arguments.output:
         write_json(arguments.output, result)
     return 0

@@ -1,16 +1,16 @@
-"""Does the alignment branch find the word that is wrong? `python -m training.benchmarks.words --model DIR --data DIR`.
+"""Measure whether word scores find wrong words: `python -m training.benchmarks.words --model DIR --data DIR`.
 
-The synthetic benchmark (`dataset_scripts.synthetic_t2v`) says in `failures` what a clip got wrong of its prompt: the
-colour, the subject, the background, the count or the motion. Every content word of the prompt is scored
-(`modeling_aigcvqa.explain.words`), and this measures whether the words of the wrong part are the weakest:
+In the synthetic benchmark (`dataset_scripts.synthetic_t2v`), the column `failures` says which part of its prompt a clip
+got wrong: colour, subject, background, count or motion. This program scores every content word of the prompt
+(`modeling_aigcvqa.explain.words`) and measures whether the words of the wrong part have the lowest effect:
 
-- `hit_rate`: the weakest word is one of the wrong part's; `chance` is what a random word would reach.
-- `auc`: how often a wrong word is weaker than a right one of the same prompt; chance is 0.5.
-- `paired_auc`: how often a word is weaker on a clip that got it wrong than on another clip of the same prompt that got
-  it right: what a word adds differs from word to word, and this compares it with itself; chance is 0.5.
+- `hit_rate`: how often the word with the lowest effect belongs to the wrong part; `chance`: the same for a random word.
+- `auc`: how often a wrong word has a lower effect than a right word of the same prompt; chance is 0.5.
+- `paired_auc`: how often a word has a lower effect on a clip that got it wrong than on another clip of the same prompt
+  that got it right. This compares each word with itself, because effects differ from word to word; chance is 0.5.
 
-Each with a 95 % bootstrap interval, prompts drawn with replacement. Clips that got everything or several parts wrong
-are left out, those that got nothing wrong serve as the other clips.
+Each figure has a 95 % bootstrap interval over prompts. Clips that got several parts or the whole prompt wrong are left
+out. Clips that got no part wrong are used as the other clips of `paired_auc`.
 """
 
 import argparse
@@ -41,19 +41,19 @@ BOOTSTRAP = 2000
 
 @dataclass(frozen=True)
 class ClipWords:
-    """One clip's words: the part of the prompt that it got wrong (None: nothing), effects by word, parts by word."""
+    """The content words of one clip's prompt."""
 
     prompt_id: object
-    wrong: str | None
+    wrong: str | None  # the part of the prompt that the clip got wrong
     words: list[WordScore]
-    parts: list[str | None]
+    parts: list[str | None]  # the part of the prompt to which each word belongs
 
 
 def wrong_part(failures: str | None) -> str | None:
-    """The one part of the prompt that a clip got wrong, None for none.
+    """The part of the prompt that a clip got wrong, or None.
 
     Raises:
-        ValueError: for a clip that got several or all parts wrong, which says of no single word that it is wrong.
+        ValueError: for a clip that got several parts or the whole prompt wrong.
     """
     wrong = [name for name in json.loads(failures or "{}") if name in (*WRONG, NOTHING)]
     if len(wrong) > 1 or wrong == [NOTHING]:
@@ -62,7 +62,7 @@ def wrong_part(failures: str | None) -> str | None:
 
 
 def usable_clips(clips: Dataset) -> list[tuple[int, str | None]]:
-    """Index and wrong part of the clips that got one part wrong, and of those of their prompts that got none."""
+    """Index and wrong part of the clips that got one part wrong, and of the clips of the same prompts without one."""
     missing = {"failures", "prompt_parts"} - set(clips.column_names)
     if missing:
         raise ValueError(f"the data has no column {sorted(missing)} (it has {clips.column_names}); see synthetic_t2v.")
@@ -75,12 +75,12 @@ def usable_clips(clips: Dataset) -> list[tuple[int, str | None]]:
     prompts = clips["prompt"]
     asked = {prompts[index] for index, part in parts.items() if part is not None}
     if not asked:
-        raise ValueError(f"none of {len(clips)} clips got exactly one part of its prompt wrong; take more clips.")
+        raise ValueError(f"none of the {len(clips)} clips got exactly one part of its prompt wrong; use more clips.")
     return [(index, part) for index, part in parts.items() if prompts[index] in asked]
 
 
 def score_clip(pipeline: AIGCVQAPipeline, clip: dict, wrong: str | None, method: str) -> ClipWords:
-    """Content words of one clip with their parts."""
+    """Score the content words of one clip."""
     views = pipeline.processor(videos=[clip["video"]])["pixel_values_resized"].to(pipeline.device)
     words = [word for word in word_scores(pipeline, views, clip["prompt"], method)[0] if word.is_content]
     spans = read_parts(clip["prompt_parts"])
@@ -89,25 +89,25 @@ def score_clip(pipeline: AIGCVQAPipeline, clip: dict, wrong: str | None, method:
 
 
 def hit(clip: ClipWords) -> float:
-    """1 where the weakest word is of the wrong part."""
+    """1 if the word with the lowest effect belongs to the wrong part, otherwise 0."""
     weakest = min(range(len(clip.words)), key=lambda index: clip.words[index].effect)
     return float(clip.parts[weakest] == clip.wrong)
 
 
 def chance(clip: ClipWords) -> float:
-    """Share of the words that are of the wrong part."""
+    """Share of the words that belong to the wrong part."""
     return float(np.mean([part == clip.wrong for part in clip.parts]))
 
 
 def auc(clip: ClipWords) -> float:
-    """Share of the pairs of a wrong and a right word in which the wrong one is weaker; ties count half."""
+    """Share of the pairs of a wrong and a right word in which the wrong word has the lower effect; ties count half."""
     effects = np.array([word.effect for word in clip.words])
     is_wrong = np.array([part == clip.wrong for part in clip.parts])
     return below(effects[is_wrong], effects[~is_wrong])
 
 
 def paired_auc(clip: ClipWords, others: list[ClipWords]) -> float:
-    """`auc` of the wrong words against themselves on other clips of the prompt, which got them right; NaN if none."""
+    """`auc` of each wrong word against the same word on other clips that got it right; NaN without other clips."""
     shares = [
         below(np.array([word.effect]), np.array([other.words[place].effect for other in others]))
         for place, (word, part) in enumerate(zip(clip.words, clip.parts))
@@ -123,14 +123,14 @@ def below(values: np.ndarray, others: np.ndarray) -> float:
 
 
 def summarise(clips: list[ClipWords]) -> dict[str, dict]:
-    """Figures by wrong part and for "all", with intervals."""
+    """Figures with intervals, by wrong part and for "all"."""
     by_prompt = defaultdict(list)
     for clip in clips:
         by_prompt[clip.prompt_id].append(clip)
-    # Where all words are of the wrong part, or none is, nothing can be told.
-    told = [clip for clip in clips if clip.wrong and 0 < chance(clip) < 1]
+    # A clip can be judged only if some words belong to the wrong part and some do not.
+    judged = [clip for clip in clips if clip.wrong and 0 < chance(clip) < 1]
     rows = []
-    for clip in told:
+    for clip in judged:
         others = [other for other in by_prompt[clip.prompt_id] if other.wrong != clip.wrong]
         rows.append((clip.prompt_id, clip.wrong, hit(clip), chance(clip), auc(clip), paired_auc(clip, others)))
     summary = {}
@@ -154,7 +154,7 @@ def _figures(rows: list[tuple]) -> dict[str, dict]:
 
 
 def _with_interval(values: np.ndarray, prompts: list) -> dict[str, float | None]:
-    """Mean with the 95 % bootstrap interval; prompts are drawn, for clips of one prompt are no independent draws."""
+    """Mean with 95 % bootstrap interval. Resamples prompts, because clips of one prompt are not independent."""
     kept = np.isfinite(values)
     if not kept.any():
         return {"value": None, "low": None, "high": None}
@@ -166,11 +166,9 @@ def _with_interval(values: np.ndarray, prompts: list) -> dict[str, float | None]
 def run(arguments: argparse.Namespace, progress: Callable[[Iterable], Iterable]) -> dict:
     pipeline = load_pipeline(arguments.model, None, arguments.device, arguments.dtype)
     if "alignment" not in pipeline.model.config.branches:
-        raise ValueError(f"model '{arguments.model}' has no alignment branch, which alone reads the prompt.")
+        raise ValueError(f"model '{arguments.model}' has no alignment branch, the only branch that reads the prompt.")
     clips = load_clips(arguments.data, arguments.split_file, arguments.part)
-    chosen = usable_clips(clips)
-    if arguments.max_clips is not None and len(chosen) > arguments.max_clips:
-        chosen = chosen[: arguments.max_clips]  # whole prompts stand together, so that pairs remain
+    chosen = usable_clips(clips)[: arguments.max_clips]  # the clips of a prompt are adjacent, so pairs remain
     methods: dict[str, list[ClipWords]] = {method: [] for method in arguments.methods}
     failed = []
     for index, wrong in progress(chosen):
@@ -222,10 +220,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folder made by dataset_scripts.synthetic_t2v")
     parser.add_argument("--split_file", type=Path, help="CSV id,split")
     parser.add_argument(
-        "--part", choices=list(PARTS), help="part of the split (default: test with --split_file, else all)"
+        "--part", choices=list(PARTS), help="part of the split (default: test with --split_file, otherwise all)"
     )
     parser.add_argument("--methods", nargs="+", choices=list(WORD_METHODS), default=list(WORD_METHODS))
-    parser.add_argument("--max_clips", type=int, help="score no more clips than this, the first ones")
+    parser.add_argument("--max_clips", type=int, help="score only the first N clips", metavar="N")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", choices=["auto", *DTYPES])
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
@@ -234,7 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @exits_with_status("words")
 def main(argv: list[str] | None = None) -> int:
-    """0 if every clip could be scored, 1 if some could not, 2 for a wrong call."""
+    """Exit status: 0 if every clip was scored, 1 if a clip failed, 2 for invalid arguments."""
     arguments = build_parser().parse_args(argv)
     console, errors = Console(), error_console()
     if arguments.part is None and arguments.split_file is not None:

@@ -1,1 +1,1 @@
-"""What every stage and several rooms share."""
+"""Code shared by the stages and by several of the folders beside this one."""

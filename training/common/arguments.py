@@ -1,67 +1,62 @@
-"""The arguments of a stage: a dataclass, its YAML file, and the command line, which has the last word."""
+"""The arguments of the training stages: a dataclass whose values come from a YAML file and the command line."""
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg
 
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 
 SUM = "quality"
-TERMS = (SUM, *BRANCHES)  # the scores that a loss can be taken of, each with labels of its own
+TERMS = (SUM, *BRANCHES)  # the scores that can have a loss, each with its own label column
 
 
 @dataclass
 class StageArguments:
-    """Arguments that every stage has; a stage's own defaults stand in its YAML file (paper section 4.2)."""
+    """Arguments of every stage. The paper's settings (section 4.2) are in each stage's YAML file."""
 
-    data: str = field(metadata={"help": "prepared folder, or Hub id of a data set"})
-    output: str = field(metadata={"help": "folder for the model, the checkpoints and the logs"})
-    config: str | None = field(default=None, metadata={"help": "YAML file with any of these arguments"})
-    init_from: str | None = field(default=None, metadata={"help": "folder or Hub id of the model to start from"})
-    split_file: str | None = field(default=None, metadata={"help": "CSV id,split; else the data set's own splits"})
-    branches: list[str] | None = field(
-        default=None, metadata={"help": "branches that train; by default the stage's, as far as the model has them"}
+    # HfArg is `dataclasses.field` with a help text, so a mutable type (RUF009) is as safe as there.
+    data: str = HfArg(help="prepared folder, or Hub id of a data set")
+    output: str = HfArg(help="folder for the model, the checkpoints and the logs")
+    config: str | None = HfArg(default=None, help="YAML file that sets any of these arguments")
+    init_from: str | None = HfArg(default=None, help="folder or Hub id of the model to start from; None: untrained")
+    split_file: str | None = HfArg(default=None, help="CSV file id,split; None: the splits of the data set")
+    branches: list[str] | None = HfArg(default=None, help="branches to train; None: those of the stage")  # noqa: RUF009
+    labels: list[str] = HfArg(  # noqa: RUF009
+        default_factory=list, help="SCORE=COLUMN, such as technical=technical_mos: labels of a score other than mos"
     )
-    labels: list[str] = field(
-        default_factory=list,
-        metadata={"help": "SCORE=COLUMN: labels of a branch other than mos, e.g. technical=technical_mos"},
-    )
-    unfixed_ratio: float | None = field(
-        default=None, metadata={"help": "share of every encoder that trains, from its end; default: the stage's"}
+    unfixed_ratio: float | None = HfArg(
+        default=None, help="share of every encoder that trains, counted from its output; None: the share of the stage"
     )
     epochs: int = 50
-    max_steps: int | None = field(default=None, metadata={"help": "stop after so many steps; the schedule ends there"})
-    batch_size: int = field(
-        default=8, metadata={"help": "clips that a loss compares: all processes, all micro-batches"}
-    )
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "parts of a batch; the loss stays the same"})
+    max_steps: int | None = HfArg(default=None, help="stop after this many steps; the schedule ends there too")
+    batch_size: int = HfArg(default=8, help="clips per loss, over all processes and micro-batches")
+    gradient_accumulation_steps: int = HfArg(default=1, help="micro-batches per batch; the loss stays the same")
     learning_rate: float = 3e-5
     weight_decay: float = 0.05
     warmup_epochs: float = 2.5
     max_grad_norm: float = 1.0
     plcc_weight: float = 1.0
     rank_weight: float = 1.0
-    prompt_negatives: int = field(default=0, metadata={"help": "other prompts scored on each clip as wrong ones"})
-    negative_mos: float | None = field(default=None, metadata={"help": "label of a wrong prompt; default: lowest MOS"})
-    mixed_precision: str | None = field(default=None, metadata={"help": "no, bf16 or fp16; default: accelerate's"})
+    prompt_negatives: int = HfArg(default=0, help="prompts of other clips scored on each clip as wrong prompts")
+    negative_mos: float | None = HfArg(default=None, help="label of a wrong prompt; None: the lowest MOS")
+    mixed_precision: str | None = HfArg(default=None, help="no, bf16 or fp16; None: the setting of accelerate")
     gradient_checkpointing: bool = False
-    ema_decay: float = field(default=0.0, metadata={"help": "above 0: a moving average of the weights is kept"})
+    ema_decay: float = HfArg(default=0.0, help="above 0: save a moving average of the weights, with this decay")
     num_workers: int = 2
-    cache: str | None = field(default=None, metadata={"help": "folder that keeps decoded frames"})
-    max_failed_clips: int = field(default=10, metadata={"help": "clips that may be unreadable, in all"})
-    checkpoint_steps: int = field(default=500, metadata={"help": "a checkpoint every so many steps and every epoch"})
+    cache: str | None = HfArg(default=None, help="folder in which decoded frames are kept")
+    max_failed_clips: int = HfArg(default=10, help="stop when more clips than this cannot be read")
+    checkpoint_steps: int = HfArg(default=500, help="write a checkpoint every N steps, and after every epoch")
     checkpoints_kept: int = 2
-    eval_epochs: int = field(default=1, metadata={"help": "validate every so many epochs, and after the last"})
+    eval_epochs: int = HfArg(default=1, help="validate every N epochs, and after the last step")
     eval_batch_size: int = 8
-    max_eval_clips: int | None = field(default=None, metadata={"help": "validate on so many clips, drawn by the seed"})
-    log_with: str | None = field(default=None, metadata={"help": "tensorboard, trackio, wandb, ..."})
-    caveat: str | None = field(
-        default=None, metadata={"help": "words of your own that the model shows beside its scores"}
-    )
+    max_eval_clips: int | None = HfArg(default=None, help="validate on this many clips, drawn with the seed")
+    log_with: str | None = HfArg(default=None, help="tensorboard, trackio, wandb, ...")
+    caveat: str | None = HfArg(default=None, help="your own words that the model shows beside its scores")
     seed: int = 0
 
     def __post_init__(self):
@@ -84,15 +79,15 @@ class StageArguments:
             raise ValueError(f"unfixed_ratio={self.unfixed_ratio}: expected a share between 0 and 1.")
         unknown = [label for label in self.labels if label.partition("=")[0] not in TERMS or "=" not in label]
         if unknown:
-            raise ValueError(f"labels={unknown}: expected SCORE=COLUMN with a score of {list(TERMS)}.")
+            raise ValueError(f"labels={unknown}: expected SCORE=COLUMN, where SCORE is one of {list(TERMS)}.")
 
     def total_steps(self, batches_per_epoch: int) -> int:
-        """Optimiser steps of the whole run."""
+        """Number of optimiser steps of the whole run."""
         steps = self.epochs * batches_per_epoch
         return min(steps, self.max_steps) if self.max_steps else steps
 
     def label_columns(self, scores: Iterable[str]) -> dict[str, str]:
-        """The column of each score's label; `mos` where `labels` names no other."""
+        """The label column of each score: the one that `labels` names, otherwise `mos`."""
         named = dict(label.split("=", 1) for label in self.labels)
         return {score: named.get(score, "mos") for score in scores}
 
@@ -102,12 +97,8 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     return HfArgumentParser(StageArguments, description=description)
 
 
-def parse_arguments(description: str, argv: list[str] | None = None) -> StageArguments:
-    """Defaults, then the YAML file of --config, then the command line.
-
-    Exits as argparse does, with status 2, for a value that no stage can use.
-    """
-    parser = build_parser(description)
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> StageArguments:
+    """The arguments of a stage, see `parse_with_config`. A value that no stage can use exits with status 2 too."""
     values = vars(parse_with_config(parser, argv))
     try:
         return StageArguments(**values)
@@ -116,10 +107,10 @@ def parse_arguments(description: str, argv: list[str] | None = None) -> StageArg
 
 
 def parse_with_config(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
-    """Defaults, then the YAML file of --config, then the command line; for any parser that has the option.
+    """Parse the command line of any parser that has the option --config.
 
-    A required argument may stand in the file instead. Exits as argparse does, with status 2, for an unknown key of the
-    file or a missing argument.
+    The command line overrides the YAML file, which overrides the defaults. The file may set required arguments. An
+    unknown key in the file or a missing argument exits with status 2, as argparse does.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)

@@ -1,8 +1,9 @@
-"""Samples and batches of clips for training. Their order and content depend on the seed alone."""
+"""Samples and batches of clips for training. Only the seed decides their order and content."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from modeling_aigcvqa.pipeline_aigcvqa import VIEW
 from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
-REPLACEMENTS = 10  # other clips tried in the place of one that cannot be read
+REPLACEMENTS = 10  # clips to try in place of a clip that cannot be read
 
 
 class FrameCache:
-    """The frames that the model sees, (T, H, W, 3) uint8, one `.npy` a clip: nothing is decoded after the first epoch.
+    """Keeps the decoded frames of each clip, (T, H, W, 3) uint8, in a `.npy` file, so that each clip is decoded once.
 
-    T H W x 3 bytes a clip: 16 frames of 512 x 512 take 12.6 MB. Entries depend on the number of frames and, for a
-    file, on its size and time of change, so that a changed file is read again.
+    A file takes T x H x W x 3 bytes: 12.6 MB for 16 frames of 512 x 512. Its name depends on the number of frames and
+    on the size and modification time of the video file, so a changed video is decoded again.
     """
 
     def __init__(self, folder: str | Path, processor: AIGCVQAProcessor):
@@ -33,13 +34,13 @@ class FrameCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def frames(self, clip: dict) -> np.ndarray:
-        """Frames of a row of the data set."""
+        """The frames of a row of the data set."""
         path = self.folder / f"{self._key(clip)}.npy"
         if path.exists():
             return np.load(path)
         frames = read_video(clip["video"], lambda total: sample_frame_indices(total, self.num_frames))[0].numpy()
-        with whole_file(path) as partial:  # other processes may write it too
-            np.save(partial, frames)
+        with whole_file(path) as file:  # other processes may write the same file
+            np.save(file, frames)
         return frames
 
     def _key(self, clip: dict) -> str:
@@ -53,19 +54,19 @@ class FrameCache:
 
 
 class ClipDataset(TorchDataset):
-    """Samples of clips: the model's inputs that are asked for, and the labels.
+    """Samples of clips: the views that the model needs, prompts and labels.
 
-    An item is asked for by `(epoch, index)`: random fragments depend on the seed, the epoch and the clip, not on the
-    process, the worker or what was read before. A clip that cannot be read is named in `failed` and another takes its
-    place, the next one in the data set that can be.
+    The key of an item is `(epoch, index)`. Random fragments depend on the seed, the epoch and the clip, not on the
+    process, the worker or the items read before. A clip that cannot be read is named in `failed`, and the next
+    readable clip of the data set takes its place.
 
     Args:
-        clips: as `load_clips` gives them.
-        processor: of the model; decodes and samples.
-        labels: column of the label, by score ("technical", "aesthetic", "alignment", "quality").
-        inputs: names of the model's inputs; views that are not among them are not computed, and prompts are not read.
-        seed: of the random fragments; None for the centre of every cell, as in evaluation.
-        prompt_negatives: other prompts of the data set drawn for each clip, see `prompts`.
+        clips: the clips, from `load_clips`.
+        processor: the model's processor, which decodes and samples.
+        labels: the label column of each score ("technical", "aesthetic", "alignment", "quality").
+        inputs: names of the model's inputs. Only these views are computed; prompts are read only for "input_ids".
+        seed: seed of the random fragments; None takes the centre of every cell, as in evaluation.
+        prompt_negatives: number of other prompts of the data set drawn for each clip.
         cache: keeps decoded frames; None decodes every time.
     """
 
@@ -83,10 +84,10 @@ class ClipDataset(TorchDataset):
         if missing:
             raise ValueError(f"labels={labels}: the data set has no column {missing} (it has {clips.column_names}).")
         self.clips, self.processor, self.labels, self.seed = clips, processor, labels, seed
-        self.inputs, self.prompt_negatives, self.cache = list(inputs), prompt_negatives, cache
+        self.prompt_negatives, self.cache = prompt_negatives, cache
         self.view_options = {"views": [name.removeprefix(VIEW) for name in inputs if name.startswith(VIEW)]}
         self.reads_prompts = "input_ids" in inputs
-        self.prompts = list(clips["prompt"])  # a column of `datasets` is read anew at every access
+        self.prompts = list(clips["prompt"])  # `datasets` reads a column again at every access
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -105,17 +106,18 @@ class ClipDataset(TorchDataset):
             labels = {name: float(clip[column]) for name, column in self.labels.items()}
             prompts = [clip["prompt"], *self._negatives(clip["prompt"], epoch, index)] if self.reads_prompts else []
             return {**views, "prompts": prompts, "labels": labels, "index": taken, "failed": failed}
-        raise ValueError(f"{len(failed)} clips in a row cannot be read, from {failed[0]}. Check the data set.")
+        raise ValueError(f"{len(failed)} clips in a row cannot be read, the first is {failed[0]}. Check the data set.")
 
     def _views(self, clip: dict, epoch: int, index: int) -> dict[str, torch.Tensor]:
         options = dict(self.view_options)
         if self.seed is not None:
-            options |= {"fragment_sampling": "random", "seed": _seed(self.seed, epoch, index)}
+            seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
+            options |= {"fragment_sampling": "random", "seed": int(seed)}
         video = clip["video"] if self.cache is None else self.cache.frames(clip)
         return {name: view[0] for name, view in self.processor.video_processor(video, **options).items()}
 
     def _negatives(self, prompt: str, epoch: int, index: int) -> list[str]:
-        """Prompts of other clips, drawn evenly over the clips; never the clip's own."""
+        """Prompts of other clips, each clip equally likely; never the clip's own prompt."""
         generator = np.random.default_rng([self.seed or 0, epoch, index, 1])
         negatives: list[str] = []
         while len(negatives) < self.prompt_negatives:
@@ -125,15 +127,11 @@ class ClipDataset(TorchDataset):
         return negatives
 
 
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
 class GlobalBatchSampler(Sampler):
-    """One process's share of every global batch, as `(epoch, index)`, in an order that the seed and the epoch fix.
+    """One process's share of every global batch, as `(epoch, index)`, in an order fixed by the seed and the epoch.
 
-    All processes together see the same global batches whatever their number; a last batch that is not full is left
-    out. `start_batch` skips batches without reading them, to resume in the middle of an epoch.
+    The global batches, of all processes together, do not depend on the number of processes. An incomplete last batch
+    is dropped. `start_batch` skips batches without reading them, to resume in the middle of an epoch.
     """
 
     def __init__(self, num_clips: int, batch_size: int, seed: int, rank: int, num_processes: int):
@@ -155,43 +153,29 @@ class GlobalBatchSampler(Sampler):
         return self.num_clips // self.batch_size
 
 
-class Collate:
-    """Samples -> a batch: views (B, T, 3, H, W), prompts as tokens (B, L) or (B, 1 + negatives, L), labels (B,).
-
-    Prompts become tokens only where the samples have any.
-    """
-
-    def __init__(self, processor: AIGCVQAProcessor):
-        self.processor = processor
-
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        prompts = [prompt for sample in samples for prompt in sample["prompts"]]
-        tokens = self.processor(text=prompts) if prompts else {}
-        if len(prompts) > len(samples):
-            tokens = {name: values.unflatten(0, (len(samples), -1)) for name, values in tokens.items()}
-        names = [name for name in samples[0] if name.startswith(VIEW)]
-        return {
-            **{name: default_collate([sample[name] for sample in samples]) for name in (*names, "labels", "index")},
-            **tokens,
-            "failed": [message for sample in samples for message in sample["failed"]],
-        }
+def collate(samples: list[dict[str, Any]], processor: AIGCVQAProcessor) -> dict[str, Any]:
+    """Samples -> a batch: views (B, T, 3, H, W), tokens of the prompts (B, L) or (B, 1 + negatives, L), labels (B,)."""
+    prompts = [prompt for sample in samples for prompt in sample["prompts"]]
+    tokens = processor(text=prompts) if prompts else {}
+    if len(prompts) > len(samples):
+        tokens = {name: values.unflatten(0, (len(samples), -1)) for name, values in tokens.items()}
+    names = [name for name in samples[0] if name.startswith(VIEW)]
+    return {
+        **{name: default_collate([sample[name] for sample in samples]) for name in (*names, "labels", "index")},
+        **tokens,
+        "failed": [message for sample in samples for message in sample["failed"]],
+    }
 
 
 def make_loader(
     dataset: ClipDataset, sampler: Sampler | list, num_workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """A loader whose order is the sampler's. Its own generator: it leaves the global random state alone."""
+    """A loader that follows the order of the sampler. Its own generator leaves the global random state untouched."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=Collate(dataset.processor),
+        collate_fn=partial(collate, processor=dataset.processor),
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
         generator=torch.Generator(),
-        prefetch_factor=2 if num_workers else None,
     )
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # workers run side by side

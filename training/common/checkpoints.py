@@ -1,9 +1,10 @@
-"""What a run leaves on disk: checkpoints to resume from, the model to use, the record of how it was made.
+"""Checkpoints of a training run. A run writes these files:
 
-OUTPUT/checkpoints/step-000500/   everything that the run needs to go on (Accelerate's save_state and progress.json)
+OUTPUT/arguments.json             the arguments, to which a resumed run is compared
+OUTPUT/checkpoints/step-000500/   everything needed to resume (Accelerate's save_state and progress.json)
 OUTPUT/best/                      the model of the best validation so far
-OUTPUT/config.json, *.safetensors the finished model, which the next stage, `AutoModel` and `aigcvqa score` read
-OUTPUT/training.json, curves.png  arguments, commit, validation by epoch, clips that could not be read
+OUTPUT/config.json, *.safetensors the finished model, for the next stage, `AutoModel` and `aigcvqa score`
+OUTPUT/training.json, curves.png  arguments, commit, validation of every epoch, clips that could not be read
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from modeling_aigcvqa.common.files import replace_folder, write_json
 
 from .arguments import StageArguments
 
-# Arguments that may change between an interruption and the resumption: they do not touch the result.
+# Arguments that a resumed run may change, because they do not affect the result.
 FREE_TO_CHANGE = (
     "output",
     "config",
@@ -32,26 +33,26 @@ FREE_TO_CHANGE = (
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands, and what it has seen."""
+    """The progress of a run, and its history."""
 
-    epoch: int = 0  # epochs that are done
-    batch: int = 0  # batches of the next epoch that are done
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the current epoch
     step: int = 0
     best_score: float | None = None
     best_epoch: int | None = None
-    loss_sums: dict[str, float] = dataclasses.field(default_factory=dict)  # over this epoch's batches
-    history: list[dict] = dataclasses.field(default_factory=list)  # a row an epoch
+    loss_sums: dict[str, float] = dataclasses.field(default_factory=dict)  # over the batches of the current epoch
+    history: list[dict] = dataclasses.field(default_factory=list)  # one row per epoch
     failed: list[str] = dataclasses.field(default_factory=list)  # clips that could not be read, with the reason
 
     def add_losses(self, losses: dict[str, float]) -> None:
-        """Count a step."""
+        """Count one step and add its losses."""
         self.step += 1
         self.batch += 1
         for name, value in losses.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
 
     def close_epoch(self, seconds: float, waited: float) -> dict:
-        """Start the next epoch; returns this one's row of the history: mean losses, time, share of it spent waiting."""
+        """End the epoch. Returns its row of the history: mean losses, time, and the share of it spent on waiting."""
         row = {"epoch": self.epoch + 1, "step": self.step}
         row |= {f"loss/{name}": value / self.batch for name, value in self.loss_sums.items()}
         row |= {"seconds": round(seconds, 1), "data_wait_share": round(waited / max(seconds, 1e-9), 4)}
@@ -60,7 +61,7 @@ class Progress:
         return row
 
     def summary(self, scores: list[str]) -> str:
-        """The last epoch in a line."""
+        """The last epoch in one line."""
         row = self.history[-1]
         losses = ", ".join(f"{key[5:]} {value:.3f}" for key, value in row.items() if key.startswith("loss/"))
         found = ", ".join(f"{name} {row[f'{name}/srocc']:.3f}/{row[f'{name}/plcc']:.3f}" for name in scores)
@@ -70,10 +71,10 @@ class Progress:
 
 
 def start(accelerator: Accelerator, stage: str, arguments: StageArguments) -> None:
-    """Make the output folder, or find in it an interrupted run of the same stage and arguments.
+    """Create the output folder, or check that it holds an interrupted run of the same stage and arguments.
 
     Raises:
-        ValueError: where the folder holds something else, or the run in it has finished.
+        ValueError: if the folder holds anything else, or a finished run.
     """
     output, record = Path(arguments.output), Path(arguments.output) / "arguments.json"
     wanted = {"stage": stage} | dataclasses.asdict(arguments)
@@ -81,12 +82,15 @@ def start(accelerator: Accelerator, stage: str, arguments: StageArguments) -> No
         raise ValueError(f"--output '{output}' holds a finished run; name another folder.")
     if record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
-        changed = [n for n in wanted if n not in FREE_TO_CHANGE and wanted[n] != found.get(n)]
+        changed = ", ".join(
+            f"{name} was {found.get(name)!r} and is {value!r}"
+            for name, value in wanted.items()
+            if name not in FREE_TO_CHANGE and value != found.get(name)
+        )
         if changed:
-            was = ", ".join(f"{name} was {found.get(name)!r} and is {wanted[name]!r}" for name in changed)
-            raise ValueError(f"--output '{output}' holds an interrupted run with other arguments: {was}.")
+            raise ValueError(f"--output '{output}' holds an interrupted run with other arguments: {changed}.")
     elif output.exists() and any(output.iterdir()):
-        raise ValueError(f"--output '{output}' is not empty and holds no run to resume; name another folder.")
+        raise ValueError(f"--output '{output}' is not empty and has no run to resume; name another folder.")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ def start(accelerator: Accelerator, stage: str, arguments: StageArguments) -> No
 
 
 def save_checkpoint(accelerator: Accelerator, output: str, progress: Progress, kept: int) -> None:
-    """Write a checkpoint under another name, rename it when it is whole, then drop the oldest ones."""
+    """Write a checkpoint under another name, rename it when it is complete, then delete the oldest ones."""
     folder = Path(output) / "checkpoints"
     final, partial = folder / f"step-{progress.step:06d}", folder / f"step-{progress.step:06d}.partial"
     if accelerator.is_main_process:
@@ -113,7 +117,7 @@ def save_checkpoint(accelerator: Accelerator, output: str, progress: Progress, k
 
 
 def resume(accelerator: Accelerator, output: str) -> Progress:
-    """Load the newest whole checkpoint, if there is one, and return where it stands."""
+    """Load the newest complete checkpoint, if there is one, and return its progress."""
     found = find_checkpoints(output)
     if not found:
         return Progress()
@@ -122,6 +126,5 @@ def resume(accelerator: Accelerator, output: str) -> Progress:
 
 
 def find_checkpoints(output: str) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    folders = sorted((Path(output) / "checkpoints").glob("step-*"))
-    return [folder for folder in folders if folder.suffix != ".partial" and (folder / "progress.json").exists()]
+    """The complete checkpoints, oldest first."""
+    return sorted((Path(output) / "checkpoints").glob("step-*[0-9]"))  # not those that end in .partial

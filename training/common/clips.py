@@ -1,4 +1,4 @@
-"""Labelled clips of a prepared folder, and the parts that a split file makes of them."""
+"""Load the labelled clips of a prepared folder and divide them into the parts of a split file."""
 
 import csv
 import hashlib
@@ -10,19 +10,19 @@ from datasets import Dataset, DatasetDict, Video, concatenate_datasets, load_dat
 from huggingface_hub import DatasetCard
 
 PARTS = ("train", "validation", "test")
-SIMULATED = "synthetic"  # tag of the card of data whose clips and opinions a program made
+SIMULATED = "synthetic"  # tag on the card of a data set whose clips and opinions were made by a program
 
 
 def load_clips(data: str, split_file: str | Path | None = None, part: str | None = None) -> Dataset:
-    """Labelled clips: `id`, `video` undecoded (`{"bytes", "path"}`), `prompt`, `mos` and what else the data set has.
+    """The clips with a MOS: `id`, undecoded `video` (`{"bytes", "path"}`), `prompt`, `mos` and any other columns.
 
     Args:
         data: folder written by a preparer of `dataset_scripts`, or the Hub id of such a data set.
-        split_file: CSV `id,split` as `dataset_scripts.make_splits` writes it; None for the data set's own splits.
+        split_file: CSV file `id,split`, as `dataset_scripts.make_splits` writes it; None for the data set's own splits.
         part: "train", "validation" or "test"; None for all clips.
 
     Raises:
-        ValueError: for a missing column, an unknown part, an id that the data set lacks, a part without clips.
+        ValueError: for a missing column, an unknown part, an id that is not in the data set, or a part without clips.
     """
     if part is not None and part not in PARTS:
         raise ValueError(f"part={part!r}: expected one of {list(PARTS)}.")
@@ -37,13 +37,13 @@ def load_clips(data: str, split_file: str | Path | None = None, part: str | None
         raise ValueError(f"the data set '{data}' has the splits {list(splits)}, not {part!r}; pass --split_file.")
     labelled = [index for index, mos in enumerate(clips["mos"]) if mos is not None]
     if not labelled:
-        raise ValueError(f"the {part or 'whole'} part of '{data}' has no clip with a MOS (of {len(clips)} clips).")
+        raise ValueError(f"none of the {len(clips)} clips in part {part or 'all'!r} of '{data}' has a MOS.")
     return clips.select(labelled)
 
 
 def _load(data: str) -> DatasetDict:
     if not Path(data).exists() and (data.startswith((".", "/")) or data.count("/") != 1):
-        raise ValueError(f"--data '{data}': no such folder, and not a Hub id (owner/name).")
+        raise ValueError(f"--data '{data}' is neither a folder nor a Hub id (owner/name).")
     splits = load_dataset(data, cache_dir=_cache_of(Path(data)) if Path(data).is_dir() else None)
     for name, rows in splits.items():
         missing = {"id", "video", "prompt", "mos"} - set(rows.column_names)
@@ -55,10 +55,10 @@ def _load(data: str) -> DatasetDict:
 
 
 def _cache_of(folder: Path) -> str:
-    """A cache for this folder as it is: its place, and its metadata files' sizes and times of change.
+    """A cache folder that depends on the path and on the sizes and modification times of the metadata files.
 
-    `datasets` keys its own by the folder's name and card alone, and so gives a folder that was moved, or prepared anew,
-    the paths and labels of the old one.
+    The cache of `datasets` depends only on the folder's name and card. After the folder was moved or prepared again,
+    it would give the old paths and labels.
     """
     files = sorted(file for suffix in ("parquet", "jsonl", "csv") for file in folder.rglob(f"*.{suffix}"))
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -77,26 +77,26 @@ def _take(clips: Dataset, data: str, split_file: str | Path, part: str | None) -
     unknown = [clip_id for clip_id in wanted if clip_id not in place]
     if unknown:
         raise ValueError(
-            f"--split_file '{split_file}' names {len(unknown)} clips that '{data}' lacks, such as {unknown[0]!r}."
+            f"--split_file '{split_file}' names {len(unknown)} clips that '{data}' lacks, for example {unknown[0]!r}."
         )
     if not wanted:
-        raise ValueError(f"--split_file '{split_file}' has no clip in its part {part!r}.")
+        raise ValueError(f"--split_file '{split_file}' has no clip in the part {part!r}.")
     return clips.select([place[clip_id] for clip_id in wanted])
 
 
 def some_clips(clips: Dataset, number: int | None, seed: int) -> Dataset:
-    """`number` of the clips, drawn by the seed, in their order; all of them for None."""
+    """`number` of the clips, drawn with the seed and kept in order; None for all clips."""
     if number is None or number >= len(clips):
         return clips
     return clips.select(sorted(np.random.default_rng(seed).choice(len(clips), number, replace=False).tolist()))
 
 
 def data_name(data: str) -> str:
-    """The name of a data set without the folders of this machine: a Hub id as it is, or a folder's name."""
+    """The name of a data set without any path of this machine: the Hub id, or the name of the folder."""
     return Path(data).resolve().name if Path(data).is_dir() else data
 
 
 def is_simulated(data: str) -> bool:
-    """Whether the card of a prepared folder says that its clips and opinions were made by a program."""
+    """Whether the card of a prepared folder says that a program made its clips and opinions."""
     card = Path(data) / "README.md"
     return card.is_file() and SIMULATED in (DatasetCard.load(card).data.tags or [])

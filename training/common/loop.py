@@ -1,4 +1,4 @@
-"""The training loop of all stages, from top to bottom: set up, train an epoch, validate, keep the best."""
+"""The training loop of all stages: set up, train an epoch, validate, keep the best model."""
 
 import dataclasses
 import time
@@ -6,32 +6,27 @@ import time
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 
-from .arguments import SUM, StageArguments, parse_arguments
+from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from .checkpoints import resume, save_checkpoint, start
-from .clips import load_clips, some_clips
 from .losses import DualLoss
-from .models import initial_model, save_best, select_branches
+from .models import initial_model, select_branches
 from .parameters import parameter_groups, unfix
 from .records import add_run
-from .runs import check_parts, finish, make_accelerator, make_average, make_schedule, print_banner
+from .runs import finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
 from .validation import score_clips, selection_score, validation_batches, validation_metrics
 
 
-def main(stage: Stage, description: str, argv: list[str] | None = None) -> None:
-    """A stage as a program."""
-    train(stage, parse_arguments(description, argv))
-
-
 def train(stage: Stage, arguments: StageArguments) -> None:
-    """Run a stage to its end, from its last checkpoint where there is one."""
+    """Run a stage to its end, starting from its last checkpoint if there is one."""
     run = set_up(stage, arguments)
     print_banner(run)
     while run.progress.step < run.last_step:
@@ -43,7 +38,7 @@ def train(stage: Stage, arguments: StageArguments) -> None:
 
 
 def train_epoch(run: TrainingRun) -> dict:
-    """The rest of the epoch that is under way; its row of the history."""
+    """Train to the end of the current epoch; returns the epoch's row of the history."""
     arguments, accelerator, progress = run.arguments, run.accelerator, run.progress
     run.sampler.epoch, run.sampler.start_batch = progress.epoch, progress.batch
     per_epoch = run.sampler.batches_per_epoch
@@ -82,7 +77,7 @@ def train_epoch(run: TrainingRun) -> dict:
 
 
 def validate(run: TrainingRun, row: dict) -> None:
-    """Add the validation figures to the epoch's row; write the model where they are the best so far."""
+    """Add the validation figures to the row of the epoch, and save the model if they are the best so far."""
     accelerator, progress = run.accelerator, run.progress
     network = run.average.module if run.average else run.trained
     names = [SUM, *run.selected.config.branches]
@@ -94,40 +89,28 @@ def validate(run: TrainingRun, row: dict) -> None:
     found = selection_score(row, run.terms)
     if progress.best_score is None or found > progress.best_score:
         progress.best_score, progress.best_epoch = found, progress.epoch
-        save_best(accelerator, run.trained, run.average, run.model, run.processor, scores, labels, run.arguments.output)
+        save_best(run, scores, labels)
 
 
 def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
-    """Processes, data, model, optimiser, and the state of an interrupted run."""
+    """Prepare processes, data, model and optimiser, and load the state of an interrupted run."""
     if arguments.unfixed_ratio is None:
         arguments = dataclasses.replace(arguments, unfixed_ratio=stage.unfixed_ratio)
     accelerator = make_accelerator(arguments)
     start(accelerator, stage.name, arguments)
 
-    # Data
     model, processor = initial_model(arguments.init_from)
-    with accelerator.main_process_first():
-        clips = {part: load_clips(arguments.data, arguments.split_file, part) for part in ("train", "validation")}
-    clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
-    check_parts(clips, arguments.batch_size)
-
-    # Model
-    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
+    clips = load_parts(arguments, accelerator)
     mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
-    describe_model(stage, arguments, model.config, branches, mos)
-    selected = select_branches(model, branches)  # takes a copy of the config as it is now
+    selected = prepare_model(stage, arguments, model, mos)
     sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
-    unfix(selected, arguments.unfixed_ratio)
-    if arguments.gradient_checkpointing:
-        selected.gradient_checkpointing_enable()
-    selected.train()
 
-    # Optimiser
     groups = parameter_groups(selected, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=(0.9, 0.999))
     schedule = make_schedule(optimizer, arguments, sampler.batches_per_epoch)
     trained, optimizer = accelerator.prepare(selected, optimizer)
-    average = make_average(selected, arguments.ema_decay)
+    decay = arguments.ema_decay
+    average = AveragedModel(selected, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
     accelerator.register_for_checkpointing(*([schedule, average] if average else [schedule]))
 
     progress = resume(accelerator, arguments.output)
@@ -156,6 +139,21 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     )
 
 
+def prepare_model(stage: Stage, arguments: StageArguments, model: AIGCVQAModel, mos: torch.Tensor) -> AIGCVQAModel:
+    """The branches to train, as a model in training mode, see `select_branches`. Also updates the config of `model`.
+
+    Args:
+        mos: labels of the training clips (N,).
+    """
+    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
+    describe_model(stage, arguments, model.config, branches, mos)
+    selected = select_branches(model, branches)  # copies the config, so describe_model comes first
+    unfix(selected, arguments.unfixed_ratio)
+    if arguments.gradient_checkpointing:
+        selected.gradient_checkpointing_enable()
+    return selected.train()
+
+
 def make_loaders(
     arguments: StageArguments,
     accelerator: Accelerator,
@@ -163,7 +161,7 @@ def make_loaders(
     processor: AIGCVQAProcessor,
     selected: AIGCVQAModel,
 ) -> tuple[GlobalBatchSampler, dict[str, DataLoader]]:
-    """The order of the training batches, and the loaders of both parts."""
+    """The sampler of the training batches, and the loaders of the training and the validation clips."""
     columns = arguments.label_columns([SUM, *selected.config.branches])
     cache = FrameCache(arguments.cache, processor) if arguments.cache else None
     own = {"train": {"seed": arguments.seed, "prompt_negatives": arguments.prompt_negatives}, "validation": {}}
@@ -184,11 +182,11 @@ def make_loaders(
 def describe_model(
     stage: Stage, arguments: StageArguments, config: AIGCVQAConfig, branches: list[str], mos: torch.Tensor
 ) -> None:
-    """Write into the model's config what this run makes of it: the labels' scale, the loss, where the weights are from.
+    """Write the scale of the labels, the weights of the loss and this run into the model's config.
 
     Args:
-        branches: that train.
-        mos: of the training clips (N,).
+        branches: names of the branches that train.
+        mos: labels of the training clips (N,).
     """
     config.rescale(mos.mean().item(), mos.std().item())
     config.plcc_loss_weight, config.rank_loss_weight = arguments.plcc_weight, arguments.rank_weight

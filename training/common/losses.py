@@ -1,10 +1,12 @@
-"""The dual loss (paper eq. 6 and 7) on the global batch, and its gradient with respect to every process's scores.
+"""The dual loss (paper eq. 6 and 7) on the global batch, and its gradient with respect to the scores of each process.
 
-The losses are statistics of a batch, so they are neither a mean over processes nor over accumulation steps. Both are
-handled the same way: scores are gathered, the loss and its gradient are taken on the gathered scores, and each process
-carries its share of that gradient back through its own clips, in as many parts as fit into memory.
+The losses are statistics of the whole batch, not means over clips, so they cannot be averaged over processes or
+accumulation steps. Instead, the scores of all processes are gathered, and the loss and its gradient are computed on the
+gathered scores. Each process then propagates its share of this gradient back through its own clips, in one or several
+micro-batches.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +22,8 @@ class DualLoss:
     """`quality_loss` with the weights and the scale of a model's config.
 
     Args:
-        plcc_weight, rank_weight: of eq. 6 and eq. 7.
-        unit: deviation of the labels; the losses see scores and labels in units of it.
+        plcc_weight, rank_weight: weights of eq. 6 and eq. 7.
+        unit: standard deviation of the labels; scores and labels are divided by it.
     """
 
     plcc_weight: float
@@ -33,22 +35,25 @@ class DualLoss:
         return cls(config.plcc_loss_weight, config.rank_loss_weight, config.mos_std)
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Scores and labels (B,) on the labels' scale -> scalar."""
+        """Scores and labels (B,), both on the scale of the labels -> scalar."""
         return quality_loss(scores / self.unit, labels / self.unit, self.plcc_weight, self.rank_weight)
 
 
 def score_gradients(
     accelerator: Accelerator, scores: dict[str, Tensor], labels: dict[str, Tensor], loss: DualLoss
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """The loss of every score on the global batch, and its gradient for this process's clips.
+    """The loss of every score on the global batch, and its gradient for the clips of this process.
 
     Args:
-        scores: of this process, (b,) or (b, P) with P prompts a clip, by name; equally many on each process.
-        labels: of the same names and shapes.
+        scores: scores of this process by name, (b,) or (b, P) with P prompts per clip; b is equal on all processes.
+        labels: labels with the same names and shapes.
 
     Returns:
-        The losses by name, and d(sum of the losses)/d(scores), as the scores are shaped. They are multiplied by the
-        number of processes, which DDP and FSDP divide by when they average the parameters' gradients.
+        The losses by name, and d(sum of the losses)/d(scores) in the shapes of the scores. The gradients are multiplied
+        by the number of processes, because DDP and FSDP average the parameters' gradients over the processes.
+
+    Raises:
+        FloatingPointError: if a loss is not finite.
     """
     losses, gradients = {}, {}
     for name, local in scores.items():
@@ -60,9 +65,14 @@ def score_gradients(
         first = accelerator.process_index * len(local)
         losses[name] = value.item()
         gradients[name] = gradient[first : first + len(local)] * accelerator.num_processes
+    if not all(math.isfinite(value) for value in losses.values()):
+        raise FloatingPointError(
+            f"the loss is not finite ({losses}); the last checkpoint is still valid. Lower learning_rate, set "
+            "mixed_precision to no, or check the labels."
+        )
     return losses, gradients
 
 
 def carry_back(scores: dict[str, Tensor], gradients: dict[str, Tensor]) -> Tensor:
-    """A scalar whose gradient is that of the loss: sum of scores times their (constant) gradients."""
+    """A scalar with the same gradient as the loss: the sum of the scores times their (constant) gradients."""
     return torch.stack([(scores[name] * gradients[name]).sum() for name in scores]).sum()

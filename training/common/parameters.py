@@ -1,4 +1,4 @@
-"""What trains: the unfixed share of every encoder, and the groups of the optimiser."""
+"""Choose the parameters that train, and form the parameter groups of the optimiser."""
 
 import re
 
@@ -6,25 +6,27 @@ from torch import nn
 
 from modeling_aigcvqa import AIGCVQAModel
 
-# Where an encoder's parameters stand between its input and its output, by the start of their names.
+# Position of a parameter between the input and the output of its encoder, by the start of the parameter's name: None
+# stands for the next number in the name. Positions are compared as tuples.
 DEPTHS = (
     # alignment: timm's ViT and the BLIP text encoder
     (r"(cls_token|pos_embed|patch_embed\.)", (0,)),
     (r"blocks\.(\d+)\.", (1, None)),
     (r"embeddings\.", (0,)),
     (r"encoder\.layer\.(\d+)\.", (1, None)),
-    # technical: Swin-3D, patches, then blocks and a reduction a stage
+    # technical: Swin-3D; patch embedding, then the blocks and a reduction per stage
     (r"layers\.(\d+)\.blocks\.(\d+)\.", (1, None, 0, None)),
     (r"layers\.(\d+)\.downsample\.", (1, None, 1)),
-    # aesthetic: ConvNeXt-3D, a reduction (the first is the stem), then blocks a stage
+    # aesthetic: ConvNeXt-3D; a reduction (the first is the stem) and the blocks per stage
     (r"downsample_layers\.(\d+)\.", (1, None, 0)),
     (r"stages\.(\d+)\.(\d+)\.", (1, None, 1, None)),
     (r"norm\.", (2,)),
 )
+NO_DECAY = r"(position_bias_table|pos_embed|cls_token|position_embeddings)"
 
 
 def encoders(model: AIGCVQAModel) -> dict[str, nn.Module]:
-    """The pre-trained encoders of the model's branches; adapter and heads are not among them."""
+    """The pre-trained encoders of the model by name, without the adapter and the heads."""
     found = {}
     for branch in model.config.branches:
         backbone = getattr(model, f"{branch}_backbone")
@@ -36,7 +38,7 @@ def encoders(model: AIGCVQAModel) -> dict[str, nn.Module]:
 
 
 def layers(encoder: nn.Module) -> list[list[nn.Parameter]]:
-    """The encoder's parameters by layer, from the input side to the output side."""
+    """The parameters of each layer of an encoder, from input to output."""
     by_depth: dict[tuple, list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():
         by_depth.setdefault(_depth(name), []).append(parameter)
@@ -53,12 +55,13 @@ def _depth(name: str) -> tuple[int, ...]:
 
 
 def unfix(model: AIGCVQAModel, ratio: float) -> None:
-    """Let the last layers of every encoder train until `ratio` of its parameters do; adapter and heads always train.
+    """Freeze the first layers of every encoder, so that about `ratio` of its parameters train.
 
-    Counted from the output side by whole layers, embeddings last (paper section 3.4: 70 % in stage 2, 30 % in stage 3).
+    Whole layers are unfrozen, starting at the output, until at least `ratio` of the parameters train (paper section
+    3.4: 70 % in stage 2, 30 % in stage 3). Adapter and heads always train.
 
     Raises:
-        ValueError: for a ratio outside 0..1.
+        ValueError: for a ratio outside [0, 1].
     """
     if not 0 <= ratio <= 1:
         raise ValueError(f"unfixed_ratio={ratio}: expected a share between 0 and 1.")
@@ -74,7 +77,7 @@ def unfix(model: AIGCVQAModel, ratio: float) -> None:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """AdamW's groups: no decay on biases, norms, layer scales, class token and position tables."""
+    """Parameter groups for AdamW: no weight decay on biases, norms, layer scales, class token and position tables."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     exempt = {name for name, parameter in trained.items() if parameter.ndim <= 1 or re.search(NO_DECAY, name)}
     return [
@@ -83,17 +86,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-NO_DECAY = r"(position_bias_table|pos_embed|cls_token|position_embeddings)"
-
-
 def trainable_counts(model: AIGCVQAModel) -> dict[str, tuple[int, int]]:
-    """(parameters that train, all parameters) by branch."""
+    """The number of trained parameters and of all parameters, by branch."""
     counts = {}
     for branch in model.config.branches:
-        parts = [getattr(model, f"{branch}_{part}") for part in ("backbone", "head")]
-        parameters = [parameter for part in parts for parameter in part.parameters()]
-        counts[branch] = (
-            sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-            sum(parameter.numel() for parameter in parameters),
-        )
+        parameters = [p for name, p in model.named_parameters() if name.startswith(f"{branch}_")]
+        counts[branch] = sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
     return counts

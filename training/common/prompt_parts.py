@@ -1,22 +1,22 @@
-"""What the words of a prompt of the synthetic benchmark say, and which failures get them wrong.
+"""The parts of a prompt of the synthetic benchmark, such as its subject, and the failures that get a part wrong.
 
-The column `prompt_parts` of `dataset_scripts.synthetic_t2v` holds it: a JSON list of [start, end, part].
+`dataset_scripts.synthetic_t2v` writes the column `prompt_parts`: a JSON list of [start, end, part].
 """
 
 import json
 
-# The failure that gets a part of the prompt wrong -> the part.
+# failure -> the part of the prompt that a clip with this failure gets wrong
 WRONG = {f"wrong_{part}": part for part in ("subject", "colour", "background", "count", "motion")}
-NOTHING = "nothing_of_prompt"  # the failure of a clip that shows something else altogether
+NOTHING = "nothing_of_prompt"  # failure of a clip that shows nothing of its prompt
 
 Spans = list[tuple[int, int, str]]
 
 
 def read_parts(text: str) -> Spans:
-    """(start, end, part) of each stretch of a prompt."""
+    """Read the (start, end, part) entries of a prompt."""
     return [tuple(entry) for entry in json.loads(text)]
 
 
 def part_of(spans: Spans, start: int, end: int) -> str | None:
-    """The part that the word at `start:end` belongs to; None for the words around the scene."""
+    """The part to which the word at `start:end` belongs; None for a word that describes nothing of the scene."""
     return next((part for first, last, part in spans if first <= start and end <= last), None)

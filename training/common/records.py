@@ -1,4 +1,4 @@
-"""What is kept of a run beside its weights: a line in the model's provenance, and the commit of this code."""
+"""Record how a model was trained: the runs in its provenance, and the git commit of this code."""
 
 import dataclasses
 import subprocess
@@ -10,14 +10,14 @@ from modeling_aigcvqa.provenance_aigcvqa import Provenance, Run
 
 from .clips import data_name, is_simulated
 
-RECORD = "training.json"  # beside the weights: arguments, commit, history
+RECORD = "training.json"  # file beside the weights: arguments, commit, history
 
 
 def add_run(config: AIGCVQAConfig, stage: str, branches: list[str], data: str, **details) -> None:
-    """Add a run to what a config says of its weights.
+    """Add a run to the provenance in a config.
 
     Args:
-        data: folder or Hub id; its name is kept, and whether its card says that a program made it.
+        data: folder or Hub id of the data set. Its name is recorded, and whether its card says that it is synthetic.
         details: other fields of `Run`.
     """
     run = Run(
@@ -42,7 +42,7 @@ def describe_run(folder: Path, **details) -> None:
 
 
 def commit_of_this_code() -> str | None:
-    """The git commit, with "-dirty" where files were changed since; None outside a checkout."""
+    """The git commit, with "-dirty" if files have changed since; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
     try:
         described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

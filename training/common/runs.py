@@ -1,5 +1,6 @@
-"""Around the loop of a stage: the accelerator, the schedule, the banner, the curves, the finished folder."""
+"""What the training loop needs before, between and after its epochs: accelerator, clips, schedule, banner, files."""
 
+import copy
 import dataclasses
 import importlib.util
 import math
@@ -11,76 +12,86 @@ from accelerate.utils import DistributedType, set_seed
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup
 
-from modeling_aigcvqa.common.files import write_json
+from modeling_aigcvqa.common.files import whole_folder, write_json
 
-from .arguments import StageArguments
-from .models import BEST
+from .arguments import SUM, StageArguments
+from .clips import load_clips, some_clips
+from .models import set_level
 from .parameters import trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
 
+BEST = "best"  # folder of the best model so far
+
 
 def make_accelerator(arguments: StageArguments) -> Accelerator:
-    """The processes of this run, checked against what the arguments ask for."""
+    """Set up the processes, the precision and the random seed of a run.
+
+    Raises:
+        ValueError: if the settings of accelerate do not fit the arguments.
+    """
     accelerator = Accelerator(
         mixed_precision=arguments.mixed_precision, log_with=arguments.log_with, project_dir=arguments.output
     )
     if accelerator.gradient_accumulation_steps != 1:
         raise ValueError(
             f"accelerate is set to gradient_accumulation_steps={accelerator.gradient_accumulation_steps}, which would "
-            "divide a loss that is no mean; pass --gradient_accumulation_steps to the stage instead."
+            "divide a loss that is not a mean; pass --gradient_accumulation_steps to the stage instead."
         )
     if arguments.batch_size % accelerator.num_processes:
         raise ValueError(
-            f"batch_size={arguments.batch_size} is shared by {accelerator.num_processes} processes; take a multiple."
+            f"batch_size={arguments.batch_size} is shared by {accelerator.num_processes} processes; choose a multiple."
         )
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if sharded and arguments.ema_decay:
         raise ValueError(
-            f"ema_decay={arguments.ema_decay} needs whole weights on each process; leave it out or use DDP."
+            f"ema_decay={arguments.ema_decay} needs the complete weights on each process; leave it out or use DDP."
         )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         if arguments.gradient_accumulation_steps > 1:
-            raise ValueError("DeepSpeed takes a step at every backward pass; set --gradient_accumulation_steps 1.")
-        settings = accelerator.state.deepspeed_plugin.deepspeed_config  # it asks for these before it sees a batch
+            raise ValueError("DeepSpeed takes a step after every backward pass; set --gradient_accumulation_steps 1.")
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config  # DeepSpeed needs these before the first batch
         settings["train_micro_batch_size_per_gpu"] = arguments.batch_size // accelerator.num_processes
         settings["gradient_clipping"] = arguments.max_grad_norm
     set_seed(arguments.seed, device_specific=True)
     return accelerator
 
 
-def check_parts(clips: dict[str, Dataset], batch_size: int) -> None:
-    """Refuse parts that are too small to train or to choose by."""
-    if len(clips["train"]) < batch_size:
-        raise ValueError(
-            f"the train part has {len(clips['train'])} clips, fewer than batch_size={batch_size}; lower it (2 or more)."
-        )
-    if len(clips["validation"]) < 3:
-        raise ValueError(
-            f"the validation part has {len(clips['validation'])} clips; a correlation needs at least 3 to choose by."
-        )
+def load_parts(arguments: StageArguments, accelerator: Accelerator) -> dict[str, Dataset]:
+    """The clips of the parts "train" and "validation".
+
+    Raises:
+        ValueError: if a part has too few clips.
+    """
+    with accelerator.main_process_first():  # the other processes find the cache that the main process wrote
+        clips = {part: load_clips(arguments.data, arguments.split_file, part) for part in ("train", "validation")}
+    clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
+    for part, needed in (("train", arguments.batch_size), ("validation", 3)):  # a correlation needs 3 clips
+        if len(clips[part]) < needed:
+            raise ValueError(
+                f"--data '{arguments.data}' has {len(clips[part])} clips in the {part} part, which needs at least "
+                f"{needed}; choose another split or, for the train part, a lower batch_size."
+            )
+    return clips
 
 
 def make_schedule(optimizer: Optimizer, arguments: StageArguments, batches_per_epoch: int) -> LambdaLR:
-    """Linear warm-up, then a cosine to zero at the last step. Accelerate would step it once a process: not prepared."""
+    """Linear warm-up, then a cosine to zero at the last step.
+
+    Do not pass the schedule to `accelerator.prepare`, which would step it once per process.
+    """
     steps = arguments.total_steps(batches_per_epoch)
     warmup = min(round(arguments.warmup_epochs * batches_per_epoch), steps // 2)
     return get_cosine_schedule_with_warmup(optimizer, warmup, steps)
 
 
-def make_average(model: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of the weights, where asked for."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
-
-
 def print_banner(run: TrainingRun) -> None:
-    """What is about to happen, once."""
+    """Print the settings of the run, on the main process."""
     accelerator, arguments, progress = run.accelerator, run.arguments, run.progress
     if not accelerator.is_main_process:
         return
@@ -104,8 +115,29 @@ def print_banner(run: TrainingRun) -> None:
     Console(stderr=True).print(table)
 
 
+def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Tensor]) -> None:
+    """Write the model, with all its branches, to OUTPUT/best atomically.
+
+    The moving average of the weights is saved if there is one. The scores get the level of the labels, see `set_level`.
+
+    Args:
+        scores, labels: scores and labels (N,) of the validation clips, by name.
+    """
+    average, model = run.average, run.model
+    state = average.module.state_dict() if average else run.accelerator.get_state_dict(run.trained)
+    if run.accelerator.is_main_process:
+        state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
+        config, model.config = model.config, copy.deepcopy(model.config)
+        set_level(model.config, scores, labels[SUM])
+        with whole_folder(Path(run.arguments.output) / BEST) as folder:
+            model.save_pretrained(folder, state_dict=state)
+            run.processor.save_pretrained(folder)
+        model.config = config
+    run.accelerator.wait_for_everyone()
+
+
 def finish(run: TrainingRun) -> None:
-    """Move the best model to the output folder itself and write how it was made; that file marks the run finished."""
+    """Move the best model into the output folder and write training.json, which marks the run as finished."""
     accelerator, progress, output = run.accelerator, run.progress, Path(run.arguments.output)
     if accelerator.is_main_process:
         best = output / BEST
@@ -124,7 +156,7 @@ def finish(run: TrainingRun) -> None:
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
-    """Loss and validation SROCC by epoch."""
+    """Plot the losses and the validation SROCC of every epoch, if matplotlib is installed."""
     if not history or importlib.util.find_spec("matplotlib") is None:
         return
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What is a stage's own, and everything that one run of it works with."""
+"""The settings of a stage, and the objects of one training run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,13 +22,14 @@ from .steps import FailedClips
 
 @dataclass(frozen=True)
 class Stage:
-    """What is a stage's own.
+    """The settings in which the stages differ.
 
     Args:
-        name: of the stage, in messages and records.
-        branches: that it trains, as far as the model has them. They decide which inputs are decoded and read.
+        name: name of the stage in messages and records.
+        branches: branches that the stage trains, if the model has them. Only their inputs are decoded and read.
         unfixed_ratio: share of every encoder that trains, counted from its output.
-        terms: the scores whose losses are added up, of the branches that train; "quality" is their sum.
+        terms: returns the scores whose losses are added up, given the branches that train. "quality" is the sum of the
+            branches.
     """
 
     name: str
@@ -39,14 +40,14 @@ class Stage:
 
 @dataclass
 class TrainingRun:
-    """Everything that one run works with. `trained` is what the optimiser sees, wrapped for several processes."""
+    """The objects of one training run."""
 
     stage: Stage
     arguments: StageArguments
     accelerator: Accelerator
-    model: AIGCVQAModel  # whole
-    selected: AIGCVQAModel  # the branches that train, made of the model's own modules
-    trained: nn.Module  # these, as accelerate prepared them
+    model: AIGCVQAModel  # with all its branches
+    selected: AIGCVQAModel  # the branches that train; shares its modules with `model`
+    trained: nn.Module  # `selected`, wrapped by accelerate
     average: AveragedModel | None
     processor: AIGCVQAProcessor
     clips: dict[str, Dataset]

@@ -1,4 +1,4 @@
-"""Validation: scores of the validation clips on all processes, their figures, and what the best epoch is chosen by."""
+"""Validation: score the validation clips on all processes, compute the metrics, and choose the best epoch."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ from .steps import score, to_device
 
 
 def validation_batches(num_clips: int, batch_size: int, rank: int, num_processes: int) -> list[list[tuple[int, int]]]:
-    """This process's batches of `(0, index)`: equally many on every process, the last clip repeated where needed."""
+    """This process's batches of `(0, index)`. The last clip is repeated so that all processes have equally many."""
     share = list(range(rank, num_clips, num_processes))
     share += [num_clips - 1] * (math.ceil(num_clips / num_processes) - len(share))
     return [[(0, index) for index in share[start : start + batch_size]] for start in range(0, len(share), batch_size)]
@@ -25,7 +25,7 @@ def validation_batches(num_clips: int, batch_size: int, rank: int, num_processes
 def score_clips(
     accelerator: Accelerator, model: nn.Module, loader: DataLoader, scores: list[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
-    """Scores and labels of the loader's clips, (N,) by name, in the data set's order; and what could not be read."""
+    """Scores and labels (N,) by name, in the order of the data set, and the messages of the unreadable clips."""
     was_training = model.training
     model.eval()
     rows, failed = {}, []
@@ -38,7 +38,7 @@ def score_clips(
             rows[index] = {name: (outputs[name][row].item(), batch["labels"][name][row].item()) for name in scores}
         failed += batch["failed"]
     model.train(was_training)
-    rows = dict(item for part in gather_object([list(rows.items())]) for item in part)
+    rows = dict(gather_object(list(rows.items())))
     ordered = [rows[index] for index in sorted(rows)]
     predicted, labels = (
         {name: torch.tensor([row[name][place] for row in ordered]) for name in scores} for place in (0, 1)
@@ -47,7 +47,7 @@ def score_clips(
 
 
 def validation_metrics(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, float]:
-    """SROCC, PLCC, KROCC and RMSE of every score with its label, as `quality/srocc` and so on."""
+    """SROCC, PLCC, KROCC, RMSE and main score of every score, with keys such as `quality/srocc`."""
     metric = evaluate.load(str(Path(__file__).parents[1] / "vqa_correlation"))
     results = {}
     for name in scores:
@@ -59,6 +59,6 @@ def validation_metrics(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> 
 
 
 def selection_score(metrics: dict[str, float], terms: list[str]) -> float:
-    """What the best epoch is chosen by: (SROCC + PLCC) / 2 of the quality where it trains, else the branches' mean."""
+    """The value that the best epoch maximises: the main score of quality, or the mean over `terms` without quality."""
     chosen = [SUM] if SUM in terms else terms
     return sum(metrics[f"{name}/main_score"] for name in chosen) / len(chosen)

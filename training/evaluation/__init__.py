@@ -1,1 +1,1 @@
-"""Scores of models, baselines and other metrics against MOS, on the same terms."""
+"""Evaluation of models, baselines and other metrics on the same clips, with the same figures."""

@@ -1,14 +1,15 @@
-"""Published metrics that our parts and transformers already hold, as scorers for `training.evaluate --baseline`.
+"""Scorers of published metrics for `training.evaluate --baseline`, built from AIGC-VQA branches or transformers models.
 
 | name | weights (`--model`) | score |
 | --- | --- | --- |
-| `fast_vqa` | a converted folder with a technical branch | the branch alone, FAST-VQA's sampling |
-| `dover` | a folder converted from DOVER | its fusion of technical and aesthetic, with its sigmoid, DOVER's sampling |
-| `image_reward` | a converted folder with an alignment branch | the branch without adapter a frame, mean of 16 frames |
-| `blip` | BlipForImageTextRetrieval, folder or Hub id | probability that frame and prompt match, mean of 16 frames |
-| `clipsim` | CLIPModel, folder or Hub id | cosine between frame and prompt, mean of 16 frames |
+| `fast_vqa` | converted folder with a technical branch | technical score with FAST-VQA's sampling |
+| `dover` | folder converted from DOVER | DOVER's fusion of both branches with its sigmoid and its sampling |
+| `image_reward` | converted folder with an alignment branch | score of a frame without the adapter, 16-frame mean |
+| `blip` | folder or Hub id of a BlipForImageTextRetrieval | probability that frame and prompt match, 16-frame mean |
+| `clipsim` | folder or Hub id of a CLIPModel | cosine between frame and prompt, 16-frame mean |
 
-Frames are spread evenly over the clip. Sampling that is random as published takes the middle, see `protocols_aigcvqa`.
+The 16 frames are spread evenly over the clip. Where the published sampling is random, the middle of the range is used,
+see `protocols_aigcvqa`.
 """
 
 import json
@@ -25,7 +26,7 @@ from transformers import AutoProcessor, BlipForImageTextRetrieval, CLIPModel, Pr
 from transformers.pipelines.pt_utils import PipelineDataset
 from transformers.utils import logging
 
-from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAPipeline
+from modeling_aigcvqa import AIGCVQAConfig
 from modeling_aigcvqa.conversion.formats import DOVER
 from modeling_aigcvqa.loading import DTYPES, load_pipeline
 from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
@@ -42,33 +43,33 @@ logger = logging.get_logger(__name__)
 def baseline_scorer(
     name: str, model: str, device: str = "auto", dtype: str | None = None, batch_size: int = 1, num_workers: int = 0
 ) -> Scorer:
-    """The scorer of a baseline; it gives one score, of the baseline's name.
+    """Scorer of a baseline, with one score that has the name of the baseline.
 
     Args:
         name: one of `BASELINES`.
-        model: folder or Hub id of its weights, see the table above.
-        device, dtype, batch_size, num_workers: as for `model_scorer`.
+        model: folder or Hub id of the weights, see the table above.
+        device, dtype, batch_size, num_workers: see `model_scorer`.
 
     Raises:
-        ValueError: for an unknown name, or a folder that holds other weights than the baseline needs.
+        ValueError: for an unknown name, or if the folder holds the weights of another model.
     """
     if name not in BASELINES:
         raise ValueError(f"--baseline {name!r}: expected one of {list(BASELINES)}.")
-    if name in BRANCHES_OF:
-        return _branch_scorer(name, model, device, dtype, batch_size, num_workers)
-    return _frame_scorer(name, model, device, dtype, batch_size, num_workers)
+    build = _branch_scorer if name in BRANCHES_OF else _frame_scorer
+    return build(name, model, device, dtype, batch_size, num_workers)
 
 
-# -------------------------------------------------------------------------------------------------------- our branches
+# --------------------------------------------------------------------------------------------------- AIGC-VQA branches
 
 
 def _branch_scorer(name: str, model: str, device: str, dtype: str | None, batch_size: int, num_workers: int) -> Scorer:
-    """Branches of a model of ours under the published metric's sampling, which has the baseline's name."""
     pipeline = load_pipeline(model, BRANCHES_OF[name], device, dtype)
     if name == "dover":
         _check_fusion(pipeline.model.config, model)
     if name == "image_reward":
-        _remove_adapter(pipeline)
+        # ImageReward has no adapter. The adapter of a converted folder is the identity, but a trained adapter is not.
+        pipeline.model.alignment_backbone.adapter = None
+        pipeline.model.config.alignment_config.adapter = None
     fuse = _sigmoid if name == "dover" else float
 
     def score(clips: Dataset) -> Iterator[dict]:
@@ -90,28 +91,22 @@ def _sigmoid(value: float) -> float:
 
 
 def _check_fusion(config: AIGCVQAConfig, model: str) -> None:
-    """The sum of the branches is DOVER's fusion only with its constants, which conversion puts into the config."""
+    """Check that the config has DOVER's constants, with which the sum of the branches is DOVER's fusion."""
     for branch, published in DOVER.affine.items():
         part = getattr(config, f"{branch}_config")
         if not torch.allclose(torch.tensor([part.score_scale, part.score_shift]), torch.tensor(published)):
             raise ValueError(
                 f"--baseline dover: the {branch} branch of '{model}' has score_scale={part.score_scale} and "
-                f"score_shift={part.score_shift}, not DOVER's {published}; pass a folder of "
+                f"score_shift={part.score_shift}, not DOVER's {published}; pass a folder from "
                 "aigcvqa convert --preset dover."
             )
 
 
-def _remove_adapter(pipeline: AIGCVQAPipeline) -> None:
-    """ImageReward has no adapter; a converted folder's is the identity, a trained one's is not."""
-    pipeline.model.alignment_backbone.adapter = None
-    pipeline.model.config.alignment_config.adapter = None
-
-
-# ------------------------------------------------------------------------------------------------ transformers' models
+# ------------------------------------------------------------------------------------------------- transformers models
 
 
 def _frame_scorer(name: str, model: str, device: str, dtype: str | None, batch_size: int, num_workers: int) -> Scorer:
-    """A scorer of frames against the prompt, averaged over `NUM_FRAMES` frames."""
+    """Scorer that compares each of `NUM_FRAMES` frames with the prompt and averages over the frames."""
     network_class, compare = {
         "blip": (BlipForImageTextRetrieval, match_probability),
         "clipsim": (CLIPModel, cosine),
@@ -128,8 +123,9 @@ def _frame_scorer(name: str, model: str, device: str, dtype: str | None, batch_s
     def score(clips: Dataset) -> Iterator[dict]:
         items = PipelineDataset(clips, read_frames, {"processor": processor})
         for batch in DataLoader(items, batch_size=batch_size, num_workers=num_workers, collate_fn=list):
-            for result in score_batch(batch, network, processor, compare):
-                yield result if "error" in result else {name: result["score"]}
+            scores = iter(score_batch([item for item in batch if "error" not in item], network, processor, compare))
+            for item in batch:
+                yield item if "error" in item else {name: next(scores)}
 
     return Scorer(
         score=score,
@@ -142,7 +138,7 @@ def _frame_scorer(name: str, model: str, device: str, dtype: str | None, batch_s
 def _check_type(model: str, network_class: type[PreTrainedModel]) -> None:
     config = Path(model) / "config.json"
     if not Path(model).exists():
-        return  # a Hub id
+        return  # `model` is a Hub id
     expected = network_class.config_class.model_type
     found = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
     if found != expected:
@@ -153,10 +149,10 @@ def _check_type(model: str, network_class: type[PreTrainedModel]) -> None:
 
 
 def read_frames(row: dict, processor: ProcessorMixin) -> dict[str, Any]:
-    """A row of `load_clips` -> `pixel_values` (T, 3, H, W) as the image processor makes them, and `prompt`."""
+    """A row of `load_clips` -> `pixel_values` (T, 3, H, W) from the image processor and `prompt`, or `error`."""
     try:
         if not (row.get("prompt") or "").strip():
-            raise ValueError("the clip has no prompt, which this baseline scores it against.")
+            raise ValueError("the clip has no prompt, but this baseline compares frames with the prompt.")
         frames, _ = read_video(row["video"], lambda total: sample_frame_indices(total, NUM_FRAMES))
         images = list(frames.permute(0, 3, 1, 2))
         pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"]
@@ -166,14 +162,13 @@ def read_frames(row: dict, processor: ProcessorMixin) -> dict[str, Any]:
 
 
 def score_batch(
-    batch: list[dict], network: PreTrainedModel, processor: ProcessorMixin, compare: Callable
-) -> list[dict]:
-    """`{"score": mean over the frames}` for each item of `read_frames`, or its `{"error"}`."""
-    readable = [item for item in batch if "error" not in item]
-    if not readable:
-        return batch
-    tokens = _tokenize([item["prompt"] for item in readable], network, processor)
-    pixel_values = torch.stack([item["pixel_values"] for item in readable])
+    items: list[dict], network: PreTrainedModel, processor: ProcessorMixin, compare: Callable
+) -> list[float]:
+    """Mean score over the frames of each of B clips, given as items of `read_frames` without errors."""
+    if not items:
+        return []
+    tokens = _tokenize([item["prompt"] for item in items], network, processor)
+    pixel_values = torch.stack([item["pixel_values"] for item in items])
     with torch.no_grad():
         scores = compare(
             network,
@@ -181,30 +176,29 @@ def score_batch(
             tokens["input_ids"].to(network.device),
             tokens["attention_mask"].to(network.device),
         )
-    values = iter(scores.float().mean(1).tolist())
-    return [item if "error" in item else {"score": next(values)} for item in batch]
+    return scores.float().mean(1).tolist()
 
 
 def _tokenize(prompts: list[str], network: PreTrainedModel, processor: ProcessorMixin) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` (B, L), cut where the network's positions end (CLIP: 77 tokens)."""
+    """`input_ids` and `attention_mask` (B, L), truncated to the network's number of positions (77 for CLIP)."""
     limit = network.config.text_config.max_position_embeddings
     longest = max(len(ids) for ids in processor.tokenizer(prompts, verbose=False)["input_ids"])
     if longest > limit:
-        logger.warning_once(f"Prompts of up to {longest} tokens are cut at the {limit} that this baseline reads.")
+        logger.warning_once(f"Prompts of up to {longest} tokens are truncated to {limit} tokens for this baseline.")
     return processor.tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
 
 
 def cosine(network: CLIPModel, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(B, T, 3, H, W) and prompts (B, L) -> cosine of each frame's embedding with the prompt's (B, T)."""
+    """Frames (B, T, 3, H, W) and prompts (B, L) -> cosine between frame and prompt embeddings (B, T)."""
     output = network(input_ids=input_ids, pixel_values=pixel_values.flatten(0, 1), attention_mask=attention_mask)
-    frames = output.image_embeds.unflatten(0, pixel_values.shape[:2])  # of length 1, as the prompts'
+    frames = output.image_embeds.unflatten(0, pixel_values.shape[:2])  # all embeddings have length 1
     return torch.einsum("btc,bc->bt", frames, output.text_embeds)
 
 
 def match_probability(
     network: BlipForImageTextRetrieval, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor
 ) -> Tensor:
-    """(B, T, 3, H, W) and prompts (B, L) -> probability (B, T) of BLIP's head that a frame and the prompt match."""
+    """Frames (B, T, 3, H, W) and prompts (B, L) -> probability (B, T) that frame and prompt match, from BLIP's head."""
     num_frames = pixel_values.shape[1]
     output = network(
         input_ids=input_ids.repeat_interleave(num_frames, 0),

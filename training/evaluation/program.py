@@ -1,12 +1,12 @@
-"""One honest evaluation: scores of a model, of a baseline or of any other metric against MOS, on the same terms.
+"""Evaluate the scores of a model, of a baseline or of any other metric against MOS.
 
     python -m training.evaluate --model DIR --data DIR --split_file FILE --output DIR
     python -m training.evaluate --baseline dover --model DIR --data DIR --split_file FILE --output DIR
     python -m training.evaluate --predictions a/predictions.csv other=b.csv --data DIR --split_file FILE --output DIR
 
-writes predictions.csv and predictions.parquet, metrics.json, report.md and a scatter plot a score. Scores are kept as
-they are made (scores.jsonl): a run that was stopped goes on where it was. A clip that cannot be scored is named in the
-report and counts in no figure.
+The program writes predictions.csv, predictions.parquet, metrics.json, report.md and one scatter plot per score. Scores
+are saved to scores.jsonl during the run, so the same command continues a run that was stopped. Clips that cannot be
+scored are listed in the report and left out of all figures.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from training.common.clips import PARTS, load_clips
 from training.common.text import METRIC_TITLES, markdown_table
 
 from .baselines import BASELINES, baseline_scorer
-from .figures import Bootstrap, all_figures, prompt_groups
+from .figures import Bootstrap, all_figures, prompt_groups, repeat
 from .predictions import read_predictions
 from .report import metric_rows, write_report
 from .scoring import Scorer, model_scorer, score_clips
@@ -45,48 +45,61 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="prepared folder or Hub id of a data set")
-    parser.add_argument("--split_file", type=Path, help="CSV id,split of dataset_scripts.make_splits")
-    parser.add_argument("--part", choices=[*PARTS, ALL_PARTS], default="test")
-    parser.add_argument("--output", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("--split_file", type=Path, help="CSV file id,split written by dataset_scripts.make_splits")
+    parser.add_argument("--part", choices=[*PARTS, ALL_PARTS], default="test", help="part of the data (default: test)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for all files that are written")
 
-    scores = parser.add_argument_group("what is evaluated")
-    scores.add_argument("--model", help="small, free, dover, a folder or a Hub id; of a baseline: its weights")
-    scores.add_argument("--baseline", choices=BASELINES, help="score with a published metric, its weights from --model")
-    scores.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: the model's)")
+    scores = parser.add_argument_group("scores to evaluate")
+    scores.add_argument("--model", help="small, free, dover, a folder or a Hub id; the weights if --baseline is given")
+    scores.add_argument("--baseline", choices=BASELINES, help="published metric, with its weights given by --model")
     scores.add_argument(
-        "--alignment_num_frames", type=int, metavar="N", help="frames of the alignment branch (default: the model's)"
+        "--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: all branches of the model)"
+    )
+    scores.add_argument(
+        "--alignment_num_frames",
+        type=int,
+        metavar="N",
+        help="number of frames for the alignment branch (default: as in the model's configuration)",
     )
     scores.add_argument(
         "--predictions",
         nargs="+",
         default=[],
         metavar="[NAME=]FILE",
-        help="scores of other metrics: CSV, JSONL or parquet with the column id and a column a score",
+        help="scores of other metrics: CSV, JSONL or parquet files with a column id and one column per score",
     )
-    scores.add_argument("--columns", nargs="+", metavar="COLUMN", help="of the prediction files (default: all scores)")
-    scores.add_argument("--lower_is_better", nargs="+", default=[], metavar="NAME", help="scores to turn over")
-    scores.add_argument("--allow_missing", action="store_true", help="evaluate the clips that every file has scores of")
     scores.add_argument(
-        "--prompt_swap", action="store_true", help="also score the clips with another prompt of their category"
+        "--columns", nargs="+", metavar="COLUMN", help="columns of the prediction files (default: all scores)"
+    )
+    scores.add_argument(
+        "--lower_is_better", nargs="+", default=[], metavar="NAME", help="scores whose sign is inverted"
+    )
+    scores.add_argument(
+        "--allow_missing", action="store_true", help="leave out clips without a score in one of the prediction files"
+    )
+    scores.add_argument(
+        "--prompt_swap", action="store_true", help="also score each clip with another prompt of its category"
     )
 
-    running = parser.add_argument_group("how it is scored")
-    running.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    running.add_argument("--dtype", choices=list(DTYPES), help="default: that of the weights")
-    running.add_argument("--batch_size", type=int, default=1)
-    running.add_argument("--num_workers", type=int, default=0, help="processes that decode ahead")
-    running.add_argument("--overwrite", action="store_true", help="discard scores of another model in --output")
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
+    scoring.add_argument("--dtype", choices=list(DTYPES), help="default: the dtype of the weights")
+    scoring.add_argument("--batch_size", type=int, default=1, help="clips per batch (default: 1)")
+    scoring.add_argument("--num_workers", type=int, default=0, help="number of processes that decode (default: 0)")
+    scoring.add_argument("--overwrite", action="store_true", help="discard the scores that --output already holds")
 
     intervals = parser.add_argument_group("intervals")
-    intervals.add_argument("--num_bootstrap", type=int, default=1000, help="resamples; 0 for no intervals")
-    intervals.add_argument("--confidence_level", type=float, default=0.95)
-    intervals.add_argument("--seed", type=int, default=0, help="of the resampling and of the other prompts")
+    intervals.add_argument(
+        "--num_bootstrap", type=int, default=1000, help="number of resamples; 0 for no intervals (default: 1000)"
+    )
+    intervals.add_argument("--confidence_level", type=float, default=0.95, help="default: 0.95")
+    intervals.add_argument("--seed", type=int, default=0, help="seed of the resampling and of the prompt swap")
     return parser
 
 
 @exits_with_status("evaluate")
 def main(argv: list[str] | None = None) -> int:
-    """0 if every clip was scored, 1 if some were not, 2 for a wrong call."""
+    """Exit status: 0 if every clip was scored, 1 if some clips failed, 2 after a wrong call."""
     arguments = build_parser().parse_args(argv)
     console = error_console()
     check_arguments(arguments)
@@ -101,31 +114,34 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.baseline and not arguments.model:
-        raise ValueError(f"--baseline {arguments.baseline} needs its weights; pass them as --model DIR.")
+        raise ValueError(f"--baseline {arguments.baseline} needs weights; pass them as --model DIR.")
     if not arguments.model and not arguments.predictions:
         raise ValueError("nothing to evaluate; pass --model, --predictions or both.")
-    if arguments.branches and (arguments.baseline or not arguments.model):
-        raise ValueError("--branches goes with --model alone; a baseline has its own.")
-    if arguments.alignment_num_frames is not None and (arguments.baseline or not arguments.model):
-        raise ValueError("--alignment_num_frames goes with --model alone.")
+    for option in ("branches", "alignment_num_frames"):
+        value = getattr(arguments, option)
+        if value is not None and (arguments.baseline or not arguments.model):
+            raise ValueError(f"--{option} {value} needs --model without --baseline; leave --{option} out.")
     if arguments.prompt_swap and not arguments.model:
         raise ValueError("--prompt_swap scores clips with other prompts; pass --model.")
     if arguments.batch_size < 1:
         raise ValueError(f"--batch_size {arguments.batch_size}: expected at least 1.")
-    if arguments.num_bootstrap < 0 or not 0 < arguments.confidence_level < 1:
-        raise ValueError(
-            f"--num_bootstrap {arguments.num_bootstrap} --confidence_level {arguments.confidence_level}: expected 0 or "
-            "more, and a share between 0 and 1."
-        )
+    if arguments.num_bootstrap < 0:
+        raise ValueError(f"--num_bootstrap {arguments.num_bootstrap}: expected at least 0.")
+    if not 0 < arguments.confidence_level < 1:
+        raise ValueError(f"--confidence_level {arguments.confidence_level}: expected a number between 0 and 1.")
     if arguments.output.exists() and not arguments.output.is_dir():
-        raise ValueError(f"--output '{arguments.output}' is a file; name a folder.")
+        raise ValueError(f"--output '{arguments.output}' is a file; pass a folder.")
 
 
 def evaluate_scores(arguments: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
-    """Score, measure, write; returns what metrics.json holds."""
+    """Score the clips, compute the figures and write all files. Returns the content of metrics.json."""
     clips = load_clips(arguments.data, arguments.split_file, None if arguments.part == ALL_PARTS else arguments.part)
+    table = clips.remove_columns("video").to_pandas()
+    table["id"], table["prompt"] = table["id"].astype(str), table["prompt"].fillna("")
+    if arguments.prompt_swap:
+        check_other_prompts(arguments, table)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    table, sources, scorer = collect_scores(arguments, clips, console)
+    sources, scorer = add_scores(arguments, clips, table, console)
     table.to_csv(arguments.output / "predictions.csv", index=False)
     table.to_parquet(arguments.output / "predictions.parquet", index=False)
     scored = table.dropna(subset=list(sources))
@@ -140,49 +156,65 @@ def evaluate_scores(arguments: argparse.Namespace, command: str, console: Consol
         swap_prompts(arguments, clips, scored, bootstrap, console) if arguments.prompt_swap else None
     )
     write_report(arguments.output, result, scored)
-    write_json(arguments.output / "metrics.json", result)  # last: where it is, the evaluation is finished
+    # metrics.json is written last, so an evaluation with this file is complete.
+    write_json(arguments.output / "metrics.json", result)
     return result
 
 
-def collect_scores(
-    arguments: argparse.Namespace, clips: Dataset, console: Console
-) -> tuple[pd.DataFrame, dict[str, str | None], Scorer | None]:
-    """A row a clip with its labels and scores (NaN where there is none); each score's file; the scorer."""
-    table = clips.remove_columns("video").to_pandas()
-    table["id"], table["prompt"] = table["id"].astype(str), table["prompt"].fillna("")
-    labels, sources, scorer = list(table.columns), {}, None
-    if arguments.model:
-        scorer = build_scorer(arguments)
-        if arguments.prompt_swap and scorer.prompt_score is None:
-            raise ValueError("--prompt_swap: no score of this model depends on the prompt; leave it out.")
+def check_other_prompts(arguments: argparse.Namespace, table: pd.DataFrame) -> None:
+    """Raise ValueError if no clip has another prompt to be scored with."""
+    if other_prompts(table, arguments.seed).empty:
+        num_prompts = len(set(prompt_groups(table)))
+        raise ValueError(
+            f"--prompt_swap: part {arguments.part!r} of '{arguments.data}' has {len(table)} clips and {num_prompts} "
+            "different prompts, but no clip can be scored with another prompt of its category; leave --prompt_swap "
+            "out, or pass data with at least two prompts per category."
+        )
+
+
+def add_scores(
+    arguments: argparse.Namespace, clips: Dataset, table: pd.DataFrame, console: Console
+) -> tuple[dict[str, str | None], Scorer | None]:
+    """Add one column per score to the table of clips, with NaN for clips without the score.
+
+    Returns:
+        The prediction file of each score, None for a score of the model or baseline; and the scorer, if there is one.
+    """
+    # Scoring takes hours, so the files are read and all names are checked before it starts.
+    labels = list(table.columns)
+    predictions = read_predictions(arguments.predictions, arguments.columns, arguments.lower_is_better, labels)
+    scorer = build_scorer(arguments) if arguments.model else None
+    if arguments.prompt_swap and scorer.prompt_score is None:
+        raise ValueError("--prompt_swap: no score of this model depends on the prompt; leave --prompt_swap out.")
+    sources, predicted = dict.fromkeys(scorer.score_names if scorer else ()), {}
+    for prediction in predictions:
+        if prediction.name in sources:
+            raise ValueError(f"two scores have the name {prediction.name!r}; pass --predictions NAME=FILE.")
+        sources[prediction.name] = str(prediction.file)
+        predicted[prediction.name] = prediction.of(table["id"], arguments.allow_missing)
+    if scorer:
         results = score_clips(scorer, clips, arguments.output / "scores.jsonl", arguments.overwrite, console)
-        sources |= dict.fromkeys(scorer.score_names)
         for name in scorer.score_names:
             table[name] = [result.get(name, float("nan")) for result in results]
         table["error"] = [result.get("error") for result in results]
-    for prediction in read_predictions(arguments.predictions, arguments.columns, arguments.lower_is_better, labels):
-        if prediction.name in sources:
-            raise ValueError(f"two scores are called {prediction.name!r}; pass --predictions NAME=FILE.")
-        table[prediction.name] = prediction.of(table["id"], arguments.allow_missing)
-        sources[prediction.name] = str(prediction.file)
-    return table, sources, scorer
+    for name, values in predicted.items():
+        table[name] = values
+    return sources, scorer
 
 
 def build_scorer(arguments: argparse.Namespace, branches: list[str] | None = None) -> Scorer:
-    """The model's or the baseline's scorer; `branches` to build only those of a model."""
+    """Scorer of the baseline or the model. `branches` replaces the branches of `arguments` for a model."""
     options = {name: getattr(arguments, name) for name in ("device", "dtype", "batch_size", "num_workers")}
     if arguments.baseline:
         return baseline_scorer(arguments.baseline, arguments.model, **options)
-    chosen = arguments.branches.split(",") if arguments.branches else None
-    return model_scorer(
-        arguments.model, branches or chosen, alignment_num_frames=arguments.alignment_num_frames, **options
-    )
+    branches = branches or (arguments.branches.split(",") if arguments.branches else None)
+    return model_scorer(arguments.model, branches, alignment_num_frames=arguments.alignment_num_frames, **options)
 
 
 def describe(
     arguments: argparse.Namespace, command: str, table: pd.DataFrame, sources: dict[str, str | None]
 ) -> dict[str, Any]:
-    """What metrics.json says beside the figures. `num_clips` is the number that every figure rests on."""
+    """Everything in metrics.json except the figures. `num_clips` is the number of clips behind every figure."""
     scored = table.dropna(subset=list(sources))
     failed = table.dropna(subset=["error"]) if "error" in table else table[:0]
     groups = prompt_groups(scored)
@@ -213,7 +245,7 @@ def describe(
             "num_resamples": arguments.num_bootstrap,
             "confidence_level": arguments.confidence_level,
             "seed": arguments.seed,
-            "resampled": "prompts" if len(set(groups)) < len(groups) else "clips",
+            "resampled": "prompts" if repeat(groups) else "clips",
         },
     }
 
@@ -221,11 +253,11 @@ def describe(
 def swap_prompts(
     arguments: argparse.Namespace, clips: Dataset, scored: pd.DataFrame, bootstrap: Bootstrap, console: Console
 ) -> dict[str, Any]:
-    """Score the clips with another prompt and compare; the prompts and both scores go to prompt_swap.csv."""
+    """Score the clips with another prompt and compare. Writes the prompts and both scores to prompt_swap.csv."""
     scorer = build_scorer(arguments, ["alignment"])
-    swapped = scored.merge(other_prompts(scored, arguments.seed).rename("other_prompt"), left_on="id", right_index=True)
-    place = {str(clip_id): index for index, clip_id in enumerate(clips["id"])}
-    others = clips.select([place[clip_id] for clip_id in swapped["id"]]).remove_columns("prompt")
+    swapped = scored.assign(other_prompt=scored["id"].map(other_prompts(scored, arguments.seed)))
+    swapped = swapped[swapped["other_prompt"].notna()].copy()
+    others = clips.select(swapped.index).remove_columns("prompt")
     others = others.add_column("prompt", swapped["other_prompt"].tolist())
     results = score_clips(scorer, others, arguments.output / "scores_swapped.jsonl", arguments.overwrite, console)
     swapped["other_score"] = [result.get(scorer.prompt_score, float("nan")) for result in results]

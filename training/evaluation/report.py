@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a Markdown report, and a scatter plot a score."""
+"""Markdown report of an evaluation, with one scatter plot per score."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,19 @@ from modeling_aigcvqa.common.files import write_text
 from training.common.text import METRIC_TITLES, figure_text, markdown_table
 from training.vqa_correlation.logistic import logistic_curve
 
-from .figures import FIT_PARAMETERS
+from .figures import FIT_PARAMETERS, MIN_PROMPTS
 
 FITTED = {"plcc_logistic": "PLCC after the fit", "rmse_logistic": "RMSE after the fit"}
 MAX_LISTED = 20
 
 
-def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> Path:
-    """report.md with its plots in `folder`; `result` as in metrics.json, `table` the predictions of all clips."""
+def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> None:
+    """Write report.md and its plots into `folder`.
+
+    Args:
+        result: content of metrics.json.
+        table: one row per scored clip, as in predictions.csv.
+    """
     plots = {score: _scatter(folder, score, result, table) for score in result["metrics"]}
     parts = [
         "# Evaluation",
@@ -39,18 +44,15 @@ def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> P
         _failed(result["failed"]),
         _missing(result["missing"]),
     ]
-    path = folder / "report.md"
-    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
-    return path
+    write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
 def metric_rows(metrics: dict[str, dict], names: dict[str, str]) -> list[list[str]]:
-    """A row a score of the named metrics."""
+    """One table row per score with the metrics in `names`, a dict from metric to title."""
     return [[score, *(figure_text(figures.get(name)) for name in names)] for score, figures in metrics.items()]
 
 
 def _facts(result: dict) -> str:
-    """What was evaluated on what."""
     facts = {
         "model": result["model"],
         "baseline": result["baseline"],
@@ -68,17 +70,17 @@ def _facts(result: dict) -> str:
 
 def _protocol(result: dict) -> str:
     bootstrap, level = result["bootstrap"], f"{result['bootstrap']['confidence_level']:.0%}"
-    text = "RMSE is taken after the scores are given the mean and deviation of the MOS. "
+    text = "RMSE is computed after the scores are given the mean and standard deviation of the MOS. "
     if not bootstrap["num_resamples"]:
-        return text + "No intervals were asked for."
-    text += f"Brackets: {level} percentile intervals of {bootstrap['num_resamples']} resamples "
-    if bootstrap["resampled"] == "prompts":
-        return text + (
-            "of prompts, each with all of its clips, where there are 5 prompts or more (metrics.json also has those of "
-            "resampled clips, which are too narrow where prompts repeat); after the four-parameter logistic fit and "
-            "of generators' means, of clips."
-        )
-    return text + "of clips."
+        return text + "Intervals are left out (`--num_bootstrap 0`)."
+    text += f"Brackets show {level} percentile intervals from {bootstrap['num_resamples']} resamples of "
+    if bootstrap["resampled"] == "clips":
+        return text + "clips."
+    return text + (
+        f"prompts, each with all of its clips; they need at least {MIN_PROMPTS} prompts. Figures after the "
+        "four-parameter logistic fit and correlations of the generators' means have intervals from resamples of clips. "
+        "For the other figures metrics.json has such intervals too, but they are too narrow because prompts repeat."
+    )
 
 
 def _latents(latents: dict | None) -> str:
@@ -91,9 +93,10 @@ def _latents(latents: dict | None) -> str:
         cells = [f"**{figure_text(row[name])}**" if name == own else figure_text(row[name]) for name in names]
         rows.append([score, *cells, "yes" if latents["own_latent_is_best"][score] else "NO"])
     best = [*("yes" if latents["own_score_is_best"].get(name) else "NO" for name in names), ""]
-    rows.append(["own score follows it best", *best])
-    return "## Each branch against each noiseless latent\n\nSROCC; each should be highest with its own (bold).\n\n" + (
-        markdown_table(["", *names, "own latent is best"], rows)
+    rows.append(["own score is best", *best])
+    return (
+        "## Each branch against each noiseless latent\n\nSROCC, which should be highest between the score and the "
+        "latent of the same branch (bold).\n\n" + markdown_table(["", *names, "own latent is best"], rows)
     )
 
 
@@ -103,8 +106,8 @@ def _prompt_swap(swap: dict | None) -> str:
     share, clips = swap["share"], f"{swap['num_clips']} {swap['clips']}"
     interval = "" if share["low"] is None else f" [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
     return (
-        "## The right prompt against another\n\n"
-        f"The right prompt beats a random other prompt of the same category on {swap['score']} in "
+        "## The right prompt against another prompt\n\n"
+        f"{swap['score']} is higher with the right prompt than with a random other prompt of the same category for "
         f"{100 * share['value']:.1f} %{interval} of {clips} (chance: 50 %; seed {swap['seed']})."
     )
 
@@ -116,11 +119,7 @@ def _groups(kind: str, result: dict) -> str:
     parts = [f"## By {kind}"]
     for score in result["metrics"]:
         rows = [
-            [
-                name,
-                str(group["num_clips"]),
-                *(figure_text(group["metrics"][score].get(metric)) for metric in METRIC_TITLES),
-            ]
+            [name, group["num_clips"], *(figure_text(group["metrics"][score][metric]) for metric in METRIC_TITLES)]
             for name, group in groups.items()
         ]
         parts.append(f"{score}:\n\n" + markdown_table([kind, "clips", *METRIC_TITLES.values()], rows))
@@ -128,14 +127,13 @@ def _groups(kind: str, result: dict) -> str:
 
 
 def _generator_means(means: dict | None) -> str:
-    """Are the generators ranked as people rank them?"""
     if not means or all(entry["srocc"]["value"] is None for entry in means.values()):
         return ""
     rows = [
-        [score, str(entry["num_groups"]), figure_text(entry["srocc"]), figure_text(entry["plcc"])]
+        [score, entry["num_groups"], figure_text(entry["srocc"]), figure_text(entry["plcc"])]
         for score, entry in means.items()
     ]
-    return "Between the generators' mean scores and mean MOS:\n\n" + markdown_table(
+    return "Correlation between the mean scores and the mean MOS of the generators:\n\n" + markdown_table(
         ["score", "generators", "SROCC", "PLCC"], rows
     )
 
@@ -146,23 +144,18 @@ def _failed(failed: list[dict]) -> str:
     lines = [f"- `{row['id']}`: {row['error']}" for row in failed[:MAX_LISTED]]
     if len(failed) > MAX_LISTED:
         lines.append(f"- and {len(failed) - MAX_LISTED} more (predictions.csv)")
-    return "## Clips that could not be scored\n\nThey are in no figure above.\n\n" + "\n".join(lines)
+    return "## Clips that could not be scored\n\nAll figures leave these clips out.\n\n" + "\n".join(lines)
 
 
 def _missing(missing: dict[str, int]) -> str:
     lines = [f"- {name}: {count} clips without a score" for name, count in missing.items() if count]
     if not lines:
         return ""
-    return "## Scores that are missing\n\nOnly clips with every score are in the figures above.\n\n" + "\n".join(lines)
-
-
-def file_name(score: str) -> str:
-    """A score's name as part of a file name."""
-    return re.sub(r"[^\w.-]+", "_", score)
+    return "## Missing scores\n\nAll figures use only the clips that have every score.\n\n" + "\n".join(lines)
 
 
 def _scatter(folder: Path, score: str, result: dict, table: pd.DataFrame) -> Path:
-    """Scores against MOS, coloured by generator, with the four-parameter fit."""
+    """Plot the scores against MOS, one colour per generator, with the logistic fit."""
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axes = figure.add_subplot()
     generators = table["generator"].fillna("unknown") if "generator" in table else pd.Series("clips", table.index)
@@ -179,6 +172,6 @@ def _scatter(folder: Path, score: str, result: dict, table: pd.DataFrame) -> Pat
     axes.set_xlabel(score)
     axes.set_ylabel("MOS")
     axes.legend(fontsize=7)
-    path = folder / f"scatter_{file_name(score)}.png"
+    path = folder / ("scatter_" + re.sub(r"[^\w.-]+", "_", score) + ".png")
     figure.savefig(path, dpi=130)
     return path

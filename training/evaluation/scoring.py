@@ -1,10 +1,11 @@
-"""From clips to scores on disk: whatever scores them, appended as they are made and taken up again after a stop."""
+"""Scoring of clips into a file of results, from which an interrupted run continues."""
 
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +23,14 @@ from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 
 @dataclass(frozen=True)
 class Scorer:
-    """Something that scores clips.
+    """A model or baseline that scores clips.
 
     Args:
-        score: rows of `load_clips` -> a dict of scores for each, in order and lazily, or `{"error": message}`.
-        score_names: the scores that it gives.
-        identity: changes with anything that changes the scores: weights, configuration, options.
-        note: a caveat about the weights, shown beside the figures.
-        prompt_score: the score that depends on the prompt; None where none does.
+        score: takes rows of `load_clips` and yields a dict of scores, or `{"error": message}`, for each row in order.
+        score_names: names of the scores.
+        identity: hash of everything that the scores depend on: weights, configuration, options.
+        note: caveat about the weights, shown with the figures.
+        prompt_score: name of the score that depends on the prompt; None if no score does.
     """
 
     score: Callable[[Dataset], Iterator[dict]]
@@ -48,7 +49,7 @@ def model_scorer(
     num_workers: int = 0,
     alignment_num_frames: int | None = None,
 ) -> Scorer:
-    """A scorer with a model of ours, a folder or Hub id; arguments as of `load_pipeline` and of the pipeline."""
+    """Scorer with an AIGC-VQA model. The arguments are those of `load_pipeline` and of a call of the pipeline."""
     pipeline = load_pipeline(model, branches, device, dtype, alignment_num_frames)
     built = pipeline.model.config.branches
     return Scorer(
@@ -61,7 +62,7 @@ def model_scorer(
 
 
 def identity_of(model: PreTrainedModel, *options: object) -> str:
-    """A hash of a model's weights and configuration, and of the options that its scores depend on."""
+    """Hash of the weights and the configuration of a model, and of the options that its scores depend on."""
     digest = hashlib.blake2b(digest_size=16)
     config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     digest.update(json.dumps([__version__, config, *options], sort_keys=True, default=str).encode())
@@ -72,31 +73,32 @@ def identity_of(model: PreTrainedModel, *options: object) -> str:
 
 
 def clip_key(row: dict) -> str:
-    """A hash of what a clip's scores depend on: its id, its prompt and its file, the latter by its size."""
+    """Hash of the id, the prompt and the file size of a clip."""
     video = row["video"] or {}
     try:
         size = len(video["bytes"]) if video.get("bytes") is not None else os.stat(video["path"]).st_size
     except (OSError, KeyError, TypeError):
-        size = None  # scoring will say what is wrong with it
+        size = None  # the video cannot be read, which scoring reports
     return hashlib.blake2b(json.dumps([str(row["id"]), row["prompt"], size]).encode(), digest_size=16).hexdigest()
 
 
 def score_clips(scorer: Scorer, clips: Dataset, path: Path, overwrite: bool, console: Console) -> list[dict]:
-    """A dict of scores, or `{"error": message}`, for each clip, in order.
+    """A dict of scores, or `{"error": message}`, for each clip in order.
 
-    Every result is a line of `path` as soon as it is there. Those that the file holds already are taken over, if they
-    were made by the same scorer; clips that failed are tried again, clips that changed are scored anew.
+    Every result is written to `path` at once. Scores that the file already holds are kept. Clips that failed before and
+    clips that changed are scored again.
 
     Raises:
-        ValueError: where the file holds another scorer's results and `overwrite` is false.
+        ValueError: if the file holds results of another scorer and `overwrite` is false.
     """
     keys = [clip_key(row) for row in clips.select_columns(["id", "prompt", "video"])]
     results = {} if overwrite else _read_results(path, scorer.identity)
     results = {key: results[key] for key in dict.fromkeys(keys) if key in results}
-    _write_results(path, scorer.identity, results)
+    rows = [{"identity": scorer.identity}, *({"key": key, **result} for key, result in results.items())]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     todo = [index for index, key in enumerate(keys) if key not in results]
     if results:
-        console.print(f"{len(keys) - len(todo)} of {len(keys)} clips were scored before ('{path}').")
+        console.print(f"'{path}' already has the scores of {len(keys) - len(todo)} of {len(keys)} clips.")
     with path.open("a", encoding="utf-8") as file, progress_bar(console) as progress:
         task = progress.add_task("scoring", total=len(todo))
         for index, result in zip(todo, scorer.score(clips.select(todo)) if todo else ()):
@@ -108,32 +110,19 @@ def score_clips(scorer: Scorer, clips: Dataset, path: Path, overwrite: bool, con
 
 
 def _checked(result: dict) -> dict:
-    """A result, or an error in the place of scores that are no numbers."""
+    """The result, or an error if one of the scores is not finite."""
     bad = {name: value for name, value in result.items() if name != "error" and not math.isfinite(value)}
-    return {"error": f"the model gives {bad}; check its weights and dtype."} if bad else result
+    return {"error": f"the model gives {bad}; check its weights, or choose another --dtype."} if bad else result
 
 
 def _read_results(path: Path, identity: str) -> dict[str, dict]:
-    """Key of a clip -> scores, of a file that `identity` wrote; a last line that was cut off is left out."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(_parse, lines) if row is not None]
+    """The scores in a file by the key of their clip. Failed clips are left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError):  # the last line is incomplete if the run was stopped while writing
+            rows.append(json.loads(line))
     if rows and rows[0].get("identity") != identity:
         raise ValueError(
-            f"'{path}' holds scores of another model or of other options; name another --output, or pass --overwrite."
+            f"'{path}' holds scores of another model or of other options; pass another --output, or --overwrite."
         )
     return {row.pop("key"): row for row in rows[1:] if "error" not in row}
-
-
-def _parse(line: str) -> dict | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _write_results(path: Path, identity: str, results: dict[str, dict]) -> None:
-    """The file anew: the scorer's identity, then the results."""
-    rows = [{"identity": identity}, *({"key": key, **result} for key, result in results.items())]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,1 +1,1 @@
-"""What comes before the stages where weights are random, and the recipe of the small model."""
+"""Pre-training of branches that start from random weights, and the recipe of the small model."""

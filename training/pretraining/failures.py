@@ -1,12 +1,13 @@
-"""Teach an untrained technical or aesthetic branch to see failures: what LSVQ's weights are to the full model.
+"""Pre-train the technical or the aesthetic branch on the failures of clips.
 
     python -m training.pretraining.failures --config training/configs/small/pretraining_technical.yaml --data DIR \\
         --init_from DIR --output DIR
 
-For data sets whose rows tell what is wrong with a clip (`failures`, JSON {name: severity in 0..1}), as those of the
-synthetic benchmark do. First the patch embedding is set by the train part's patches (`whitening`); a branch that has
-learnt from other clips goes on with `--no-whiten`. Then the branch learns its own label and, through a layer that is
-thrown away, every failure's severity. Only the train part is read, and validation for the figures printed.
+The small model starts from random weights, so this takes the place of the full model's start from LSVQ weights. The
+data needs a column `failures`, JSON {name: severity in 0..1}, as in the synthetic benchmark. First the patch embedding
+is set from patches of the train part (see `whitening`); `--no-whiten` leaves out this step for a branch that is trained
+already. Then the branch learns its own label and, through a layer that is thrown away, the severity of every failure.
+Training reads the train part; the printed figures are of the validation part.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -29,23 +30,24 @@ from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_processing_aigcvqa import normalize, resize_frames, sample_fragments
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
-from training.common.clips import load_clips, some_clips
+from training.common.clips import some_clips
 from training.common.models import initial_model
 
-from .shared import base_parser, optimise, parse, write_folder
-from .whitening import patches_of, whiten
+from .shared import base_parser, load_parts, optimise, parse, write_folder
+from .whitening import whiten_from_clips
 
-WHITEN_HELP = "set the patch embedding by the clips' patches first; --no-whiten for a branch that has learnt already"
-WHITENING_CLIPS = 2000  # whose patches the embedding is set by, 40 of each
+WHITEN_HELP = "first set the patch embedding from the clips' patches; --no-whiten for a branch that is trained already"
+COMMON = 0.01  # by default, failures are learnt that at least this share of the clips has
 
 
 class Views:
-    """The branch's view of every clip, decoded once: (variants, T, 3, H, W) uint8 a clip, with its labels.
+    """A branch's views of every clip, (variants, T, 3, H, W) uint8 per clip, and the clips' labels.
 
-    T H W x 3 bytes a variant: 0.6 MB for the small model's 16 frames of 112 x 112.
+    Each clip is decoded once. A view takes 3 T H W bytes: 0.6 MB for the small model's 16 frames of 112 x 112.
 
     Args:
-        variants: technical views with other random fragments of each clip; 0 for one view of the centres.
+        variants: technical views per clip, each with other random fragments; 0 for one view with the centres of the
+            cells. The aesthetic branch has one view per clip.
     """
 
     def __init__(
@@ -83,8 +85,8 @@ class Views:
     def __len__(self) -> int:
         return len(self.views)
 
-    def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> Tensor:
-        """(B, T, 3, H, W), normalised; with `rng` a random variant, mirrored or reversed in time half of the times."""
+    def batch(self, indices: Sequence[int], rng: np.random.Generator | None) -> Tensor:
+        """Normalised views (B, T, 3, H, W); with `rng`, a random variant, mirrored or reversed with probability 0.5."""
         chosen = []
         for index in indices:
             view = self.views[index, 0 if rng is None else rng.integers(max(self.variants, 1))]
@@ -95,32 +97,13 @@ class Views:
         return torch.stack(chosen)
 
 
-def whiten_from(embedding: nn.Conv3d, views: Views, seed: int) -> None:
-    """Set a patch embedding to the whitened components of patches of the clips."""
-    generator = torch.Generator().manual_seed(seed)
-    clips = torch.randperm(len(views), generator=generator)[:WHITENING_CLIPS].numpy()
-    patches = [patches_of(views.batch(clips[i : i + 1], None)[0], embedding, 40, generator) for i in range(len(clips))]
-    whiten(embedding, torch.cat(patches), generator, constant=True)
-
-
-def patch_embedding(model: AIGCVQAModel, branch: str) -> nn.Conv3d:
-    backbone = getattr(model, f"{branch}_backbone")
-    return backbone.patch_embed.proj if branch == "technical" else backbone.downsample_layers[0][0]
-
-
 def severities(failures: list[dict[str, float]], names: list[str]) -> Tensor:
-    """(N, failures)."""
+    """The severity of each named failure, 0 where a clip does not have it: (N, failures)."""
     return torch.tensor([[row.get(name, 0.0) for name in names] for row in failures])
 
 
-def common_failures(failures: list[dict[str, float]], least: float = 0.01) -> list[str]:
-    """Names of the failures that at least this share of the clips has, sorted."""
-    counts = Counter(name for row in failures for name in row)
-    return sorted(name for name, count in counts.items() if count >= least * len(failures))
-
-
 class Branch(nn.Module):
-    """A branch's backbone and head, and the layer for the failures, which is thrown away afterwards."""
+    """A branch's backbone and head, and the layer for the failures, which is thrown away after training."""
 
     def __init__(self, model: AIGCVQAModel, branch: str, num_failures: int):
         super().__init__()
@@ -128,25 +111,22 @@ class Branch(nn.Module):
         self.failures = nn.Linear(self.backbone.num_features, num_failures)
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, 3, H, W) -> raw score (B,) and logits of the severities (B, failures)."""
+        """Views (B, T, 3, H, W) -> scores without the affine (B,) and logits of the severities (B, failures)."""
         features = self.backbone(view.transpose(1, 2)).float()
         return self.head(features).mean((1, 2, 3)), self.failures(features.mean((1, 2, 3)))
 
 
 def validate(branch: Branch, views: Views, names: list[str], batch_size: int) -> str:
-    scores, logits = [], []
-    for start in range(0, len(views), batch_size):
-        found = branch(views.batch(np.arange(start, min(start + batch_size, len(views))), None))
-        scores.append(found[0])
-        logits.append(found[1])
-    wanted, logits = severities(views.failures, names), torch.cat(logits)
+    batches = torch.arange(len(views)).split(batch_size)
+    scores, logits = map(torch.cat, zip(*(branch(views.batch(indices, None)) for indices in batches)))
+    wanted = severities(views.failures, names)
     each = {name: spearmanr(logits[:, i], wanted[:, i]).statistic for i, name in enumerate(names)}
     figures = ", ".join(f"{name} {value:.2f}" for name, value in each.items())
-    return f"SROCC with the label {spearmanr(torch.cat(scores), views.label).statistic:.3f}; failures: {figures}"
+    return f"SROCC with the label {spearmanr(scores, views.label).statistic:.3f}; failures: {figures}"
 
 
 class Batches:
-    """The batches of all epochs: views (B, T, 3, H, W) and the clips' numbers (B,), in an order that the seed fixes."""
+    """The batches of all epochs: views (B, T, 3, H, W) and clip indices (B,), in an order that the seed fixes."""
 
     def __init__(self, views: Views, arguments: argparse.Namespace):
         self.views, self.size = views, arguments.batch_size
@@ -167,15 +147,18 @@ class Batches:
 def pretrain(model: AIGCVQAModel, train: Views, validation: Views, arguments: argparse.Namespace) -> None:
     """Train the branch of `model` in place."""
     torch.manual_seed(arguments.seed)
-    names = arguments.failures or common_failures(train.failures)
-    absent = sorted(set(names) - {name for row in train.failures for name in row})
+    counts = Counter(name for row in train.failures for name in row)
+    names = arguments.failures or sorted(name for name, count in counts.items() if count >= COMMON * len(train))
+    absent = sorted(set(names) - set(counts))
     if absent:
-        raise ValueError(f"--failures {absent}: no clip of the train part has them.")
+        raise ValueError(f"--failures {absent}: no clip of the train part has them; choose from {sorted(counts)}.")
     wanted = severities(train.failures, names)
     label = (train.label - train.label.mean()) / train.label.std()
-    if arguments.whiten:
-        whiten_from(patch_embedding(model, arguments.branch), train, arguments.seed)
     branch = Branch(model, arguments.branch, len(names))
+    if arguments.whiten:
+        technical, backbone = arguments.branch == "technical", branch.backbone
+        embedding = backbone.patch_embed.proj if technical else backbone.downsample_layers[0][0]
+        whiten_from_clips(embedding, lambda i: train.batch([i], None)[0], len(train), arguments.seed, constant=True)
 
     def losses_of(batch: tuple[Tensor, np.ndarray]) -> dict[str, Tensor]:
         view, chosen = batch
@@ -197,13 +180,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = base_parser(__doc__)
     parser.add_argument("--branch", choices=["technical", "aesthetic"], required=True)
     parser.add_argument("--label", help="column of the branch's label (default: BRANCH_mos)")
-    parser.add_argument("--num_frames", type=int, help="frames of a clip (default: the processor's)")
-    parser.add_argument("--variants", type=int, default=2, help="random fragments kept of each clip")
-    parser.add_argument("--failures", nargs="+", help="names of those to learn (default: each that 1 %% of clips have)")
+    parser.add_argument("--num_frames", type=int, help="frames per clip (default: as the processor)")
+    parser.add_argument(
+        "--variants", type=int, default=2, help="technical views per clip, with different random fragments"
+    )
+    parser.add_argument(
+        "--failures", nargs="+", help="failures to learn (default: all that at least 1 %% of the clips have)"
+    )
     parser.add_argument("--failure_weight", type=float, default=10.0)
     parser.add_argument("--whiten", action=argparse.BooleanOptionalAction, default=True, help=WHITEN_HELP)
-    parser.add_argument("--max_clips", type=int, help="train on so many clips, drawn by the seed")
-    parser.add_argument("--max_eval_clips", type=int, default=500)
+    parser.add_argument("--max_clips", type=int, help="train on this many clips, drawn at random")
+    parser.add_argument("--max_eval_clips", type=int, default=500, help="validate on this many clips, drawn at random")
     return parser
 
 
@@ -212,22 +199,17 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(build_parser(), argv)
     model, processor = initial_model(arguments.init_from)
     label = arguments.label or f"{arguments.branch}_mos"
-    parts = {}
-    for part, most in (("train", arguments.max_clips), ("validation", arguments.max_eval_clips)):
-        clips = some_clips(load_clips(arguments.data, arguments.split_file, part), most, arguments.seed)
-        missing = {"failures", label} - set(clips.column_names)
-        if missing:
-            raise ValueError(
-                f"--data '{arguments.data}' has no column {sorted(missing)} (it has {clips.column_names})."
-            )
-        variants = arguments.variants if part == "train" else 0
+    views = {}
+    for part, clips in load_parts(arguments, {"failures", label}).items():
+        most, variants = (arguments.max_clips, arguments.variants) if part == "train" else (arguments.max_eval_clips, 0)
+        clips = some_clips(clips, most, arguments.seed)
         options = (arguments.num_frames, variants, arguments.seed)
-        parts[part] = Views(clips, processor, arguments.branch, label, *options)
-    print(f"{len(parts['train'])} clips to train on, {len(parts['validation'])} to validate")
+        views[part] = Views(clips, processor, arguments.branch, label, *options)
+    print(f"{len(views['train'])} clips to train on, {len(views['validation'])} to validate")
     started = time.perf_counter()
-    pretrain(model, parts["train"], parts["validation"], arguments)
+    pretrain(model, views["train"], views["validation"], arguments)
     branch, labels = arguments.branch, {arguments.branch: label}
-    write_folder(model, processor, branch, branch, labels, len(parts["train"]), started, arguments)
+    write_folder(model, processor, branch, branch, labels, len(views["train"]), started, arguments)
 
 
 if __name__ == "__main__":

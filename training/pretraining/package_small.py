@@ -1,8 +1,8 @@
 """Put a trained small model into the package: `python -m training.pretraining.package_small --model DIR`.
 
-Writes the weights in bfloat16 (the heads, which are computed in float32, stay so), the config with its provenance, and
-the processor with its vocabulary. The package reads `modeling_aigcvqa/assets/small` like any other model folder.
-`make small-model` runs everything that comes before.
+Writes the weights in bfloat16 (except the heads, which compute in float32 and stay float32), the config with its
+provenance, and the processor with its vocabulary. The package reads `modeling_aigcvqa/assets/small` like any other
+model folder. `make small-model` runs every step, from the data to this program.
 """
 
 import argparse
@@ -26,27 +26,27 @@ MAX_BYTES = 12 * 10**6
 
 
 def package(model: str, output: Path) -> int:
-    """Write the package's files for the model of a folder; returns the size of its weights in bytes.
+    """Write the files of the package's model from a model folder; returns the size of the weights in bytes.
 
     Raises:
-        ValueError: for a model that does not say how it was trained, or weights above `MAX_BYTES`.
+        ValueError: the config does not say how the model was trained, or the weights exceed `MAX_BYTES`.
     """
     loaded, processor = initial_model(model)
     if not loaded.config.get_provenance().runs:
-        raise ValueError(f"--model '{model}' has no training runs in its config; pass the folder of a stage.")
+        raise ValueError(f"--model '{model}' has no training runs in its config; pass a folder that a stage wrote.")
     kept = tuple(loaded._keep_in_fp32_modules_strict)
     state = {
-        name: value.contiguous() if name.startswith(kept) else value.to(torch.bfloat16).contiguous()
+        name: value.to(torch.float32 if name.startswith(kept) else torch.bfloat16).contiguous()
         for name, value in loaded.state_dict().items()
     }
     size = sum(value.numel() * value.element_size() for value in state.values())
     if size > MAX_BYTES:
-        raise ValueError(f"--model '{model}': {size} bytes of weights exceed the package's limit of {MAX_BYTES}.")
+        raise ValueError(f"--model '{model}': {size} bytes of weights exceed {MAX_BYTES}; train a smaller model.")
     output.mkdir(parents=True, exist_ok=True)
     save_file(state, output / "model.safetensors", metadata={"format": "pt"})
     tokens = processor.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     write_text(output / "vocab.txt", "\n".join(sorted(tokens, key=tokens.get)) + "\n")
-    loaded.config.dtype = torch.float32  # computed in it on any machine
+    loaded.config.dtype = torch.float32  # the dtype of computation, on any machine
     with tempfile.TemporaryDirectory() as folder:
         loaded.config.to_json_file(Path(folder) / "config.json")
         processor.save_pretrained(folder)
@@ -56,14 +56,14 @@ def package(model: str, output: Path) -> int:
 
 
 def without_code(content: Any) -> Any:
-    """A JSON file of a model without the names of its code, which is the package itself."""
+    """The content of a model's JSON file without `auto_map`: the code of the small model is the package itself."""
     if not isinstance(content, dict):
         return content
     return {name: without_code(value) for name, value in content.items() if name != "auto_map"}
 
 
 def results_table(figures: dict[str, Any]) -> str:
-    """The README's table, from metrics.json of an evaluation on the synthetic benchmark with `--prompt_swap`."""
+    """The results table of `docs/small_model.md`, from metrics.json of `training.evaluate --prompt_swap`."""
     header = ["score", "SROCC with MOS", "PLCC with MOS", *(f"SROCC with {latent}" for latent in BRANCHES)]
     rows = []
     for score in SCORES:
@@ -82,8 +82,8 @@ def results_table(figures: dict[str, Any]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder that the last stage wrote")
-    parser.add_argument("--output", type=Path, default=SHIPPED_FOLDER, help="default: the package's own folder")
+    parser.add_argument("--model", required=True, help="folder that stage 3 wrote")
+    parser.add_argument("--output", type=Path, default=SHIPPED_FOLDER, help="default: the folder in the package")
     return parser
 
 

@@ -1,8 +1,9 @@
-# The small model that ships in the package, from nothing: `make small-model` (some hours on two cores).
-# Every step is one command, made once; the same call goes on after an interruption (a data folder that was not finished
-# has to be removed first, the step says so). Pre-training runs on the CPU.
-# Pre-training sees clips of other prompts (seeds 1 and 2) than the benchmark (seed 0), as LSVQ's and ImageReward's are to
-# the paper's model; its last step sees the benchmark's train part. Nothing reads the test part before the last step.
+# Recipe of the small model that ships in the package: `make small-model` (several hours on two cores).
+# Every step is one command. After an interruption, the same call continues with the first step that is not finished; an
+# unfinished data folder has to be removed first, and the step then says so. Pre-training runs on the CPU.
+# Pre-training uses clips of other prompts (seeds 1 and 2) than the benchmark (seed 0), just as the paper's model starts
+# from weights of other data (LSVQ, ImageReward). Only the last pre-training step uses the benchmark's train part, and
+# nothing reads the benchmark's test part before the final evaluation.
 PYTHON := .venv/bin/python
 LAUNCH ?= $(PYTHON) -m accelerate.commands.launch --num_processes 1
 OUT := outputs/small
@@ -61,7 +62,7 @@ $(OUT)/mismatches_more/training.json: $(OUT)/mismatches/training.json $(OUT)/mor
 	$(PYTHON) -m training.pretraining.mismatches --config $(CONFIGS)/pretraining_mismatches.yaml $(MORE) \
 		--init_from $(OUT)/mismatches --epochs 4 --output $(@D)
 
-# Once more, on the benchmark's own train part.
+# The last pre-training step, on the train part of the benchmark itself.
 $(OUT)/mismatches_own/training.json: $(OUT)/mismatches_more/training.json $(OUT)/synthetic/splits/leakage.json
 	$(PYTHON) -m training.pretraining.mismatches --config $(CONFIGS)/pretraining_mismatches.yaml $(SPLIT) \
 		--init_from $(OUT)/mismatches_more --epochs 4 --learning_rate 5e-4 --output $(@D)

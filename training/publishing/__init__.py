@@ -1,1 +1,1 @@
-"""A Hub repository of a model: written, checked, pushed."""
+"""Write, check and push the Hub repository of a model."""

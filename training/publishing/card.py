@@ -1,4 +1,4 @@
-"""The model card of an exported folder: the template filled with what is known of the weights, and its check."""
+"""Fill the template of the model card with what is known about a model, and check a card."""
 
 import math
 from collections import Counter
@@ -19,48 +19,36 @@ from training.common.text import figure_text
 TEMPLATE = Path(__file__).with_name("card_template.md")
 NAME = "AIGC-VQA"
 TAGS = ["video-quality-assessment", "text-to-video", "aigc", "custom_code"]
-METRIC_IDS = {"srocc": "spearmanr", "plcc": "pearsonr"}  # those that `evaluate` has under another name
+METRIC_IDS = {"srocc": "spearmanr", "plcc": "pearsonr"}  # names in `evaluate`, where they differ
 CARD_METRICS = ("srocc", "plcc", "krocc", "rmse")
-FULL_SIZE = 10**8  # parameters: the speed table is of models above
+FULL_SIZE = 10**8  # parameters; the cards of larger models show the speed table
 NON_COMMERCIAL = {
     "license": "other",
     "license_name": "s-lab-1.0-non-commercial",
     "license_link": "https://github.com/VQAssessment/DOVER/blob/master/LICENSE",
 }
-# Fields that the Hub knows, of those that a model card of ours may have, and their types.
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "license": str,
-    "license_name": str,
-    "license_link": str,
-    "library_name": str,
-    "pipeline_tag": str,
-    "language": str,
-    "tags": list,
-    "datasets": list,
-    "base_model": list,
-    "metrics": list,
-    "widget": list,
-    "co2_eq_emissions": dict,
-    "model-index": list,
-}
+# The metadata fields that our cards may have, and their types. The Hub knows all of them.
+TEXTS = ("license", "license_name", "license_link", "library_name", "pipeline_tag", "language")
+LISTS = ("tags", "datasets", "base_model", "metrics", "widget", "model-index")
+FIELDS = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(LISTS, list), "co2_eq_emissions": dict}
 REQUIRED = ("license", "library_name", "pipeline_tag", "tags")
 
 
 @dataclass
 class Facts:
-    """What a card says beside what the model's config knows; given by the publisher or measured, nothing is guessed."""
+    """Facts for the card that the model's config does not know; given by the publisher or measured, never guessed."""
 
     repo_id: str = "OWNER/NAME"
     conversion: list[dict[str, Any]] = field(default_factory=list)  # conversion.json of a converted folder
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # metrics.json of training.evaluate
     examples: list[dict[str, str]] = field(default_factory=list)  # {"src", "text"}
-    license: str | None = None  # where the publisher states it
+    license: str | None = None  # as stated by the publisher
     hardware: str | None = None
     watts: float | None = None
     grams_per_kwh: float | None = None
 
     def emissions_g(self, provenance: Provenance) -> float | None:
-        """Grams of CO2 of all training runs, where power and carbon intensity are given."""
+        """Grams of CO2 of all training runs; None if power or carbon intensity is not given."""
         if self.watts is None or self.grams_per_kwh is None:
             return None
         return sum(run.seconds for run in provenance.runs) / 3600 * self.watts / 1000 * self.grams_per_kwh
@@ -100,7 +88,7 @@ def card_data(provenance: Provenance, facts: Facts) -> ModelCardData:
     if emissions is not None:
         extra["co2_eq_emissions"] = {
             "emissions": round(emissions, 1),
-            "source": "time of training x power x carbon intensity, the latter two given by the publisher",
+            "source": "training time x power x carbon intensity; power and intensity as given by the publisher",
             "training_type": "fine-tuning" if provenance.sources else "pre-training",
             **({"hardware_used": facts.hardware} if facts.hardware else {}),
         }
@@ -121,7 +109,7 @@ def card_data(provenance: Provenance, facts: Facts) -> ModelCardData:
 
 
 def base_models(sources: list[Source]) -> list[str]:
-    """Hub ids among the addresses of the sources."""
+    """The Hub ids of the sources that come from the Hub."""
     hub = [source.address.removeprefix("hub:") for source in sources if source.address.startswith("hub:")]
     return sorted({"/".join(address.split("/")[:2]).split("@")[0] for address in hub})
 
@@ -138,27 +126,27 @@ def is_hub_id(name: Any) -> bool:
 
 def license_sentence(provenance: Provenance) -> str:
     if not provenance.commercial_use:
-        return "The weights are for non-commercial use alone, as a source of theirs is."
+        return "The weights are for non-commercial use only, because a source of them is."
     if provenance.license:
-        return f"The weights: {provenance.license}."
+        return f"The licence of the weights is {provenance.license}."
     if provenance.sources:
-        return "The weights' sources have the licences named above, all free for any use."
-    return "So are the weights."
+        return "The sources of the weights have the licences named above, which all allow any use."
+    return "The weights have the same licence."
 
 
 def dataset_name(data: Any) -> str:
-    """A name for the data without a path of the machine where it lay."""
+    """A Hub id as it is, or the last part of a path: the card shows no path of a machine."""
     return data if is_hub_id(data) else Path(str(data or "unknown")).name
 
 
 def own_metrics(evaluation: dict[str, Any]) -> dict[str, dict]:
-    """The figures of the model's own scores, not those of predictions that were laid beside them."""
+    """The figures of the model's own scores, without those of other predictions in the same evaluation."""
     return {score: metrics for score, metrics in evaluation["metrics"].items() if score in SCORES}
 
 
 def result_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the card's table: a score each, with the metrics that papers print."""
-    split = Path(evaluation["split_file"]).stem if evaluation.get("split_file") else ""
+    """The rows of the card's table: one row per score, with the metrics that papers print."""
+    split = Path(evaluation.get("split_file") or "").stem
     common = {
         "data": f"{dataset_name(evaluation.get('data'))}{f', split {split}' if split else ''}",
         "part": evaluation.get("part") or "all",
@@ -172,20 +160,19 @@ def result_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
 
 def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
     """The entries of the Hub's `model-index`."""
-    split = Path(evaluation["split_file"]).stem if evaluation.get("split_file") else None
     data = dataset_name(evaluation.get("data"))
     results = []
     for score, metrics in own_metrics(evaluation).items():
         for name in CARD_METRICS:
             value = (metrics.get(name) or {}).get("value")
-            if is_number(value):
+            if value is not None and math.isfinite(value):
                 results.append(
                     EvalResult(
                         task_type="video-classification",
                         task_name="Video quality assessment",
                         dataset_type=data,
                         dataset_name=data,
-                        dataset_config=split,
+                        dataset_config=Path(evaluation.get("split_file") or "").stem or None,
                         dataset_split=evaluation.get("part"),
                         metric_type=METRIC_IDS.get(name, name),
                         metric_name=f"{name.upper()} of {score}",
@@ -195,12 +182,8 @@ def eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
     return results
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def training_table(provenance: Provenance, facts: Facts) -> dict[str, str]:
-    """A row for every training run, and what the publisher says of the machine."""
+    """One row per training run, and what the publisher says about the machine."""
     rows, times = {}, Counter()
     for run in provenance.runs:
         times[run.stage] += 1
@@ -213,12 +196,12 @@ def training_table(provenance: Provenance, facts: Facts) -> dict[str, str]:
         rows["hardware"] = facts.hardware
     emissions = facts.emissions_g(provenance)
     if emissions is not None:
-        rows["CO2"] = f"{emissions:.1f} g (time x power x carbon intensity)"
+        rows["CO2"] = f"{emissions:.1f} g (training time x power x carbon intensity)"
     return rows
 
 
 def check_card(text: str) -> list[str]:
-    """What is wrong with a card's metadata, as far as that can be told without the Hub; empty if nothing."""
+    """The problems of a card, as far as they can be found without the Hub; an empty list if there are none."""
     match = REGEX_YAML_BLOCK.search(text)
     if not match:
         return ["README.md does not begin with a block of YAML between lines of '---'"]
@@ -230,14 +213,14 @@ def check_card(text: str) -> list[str]:
     problems = [f"README.md: the field {name!r} is missing" for name in REQUIRED if not data.get(name)]
     for name, value in data.items():
         if name not in FIELDS:
-            problems.append(f"README.md: the Hub knows no field {name!r} (known here: {sorted(FIELDS)})")
+            problems.append(f"README.md: {name!r} is not a field of a model card (expected: {sorted(FIELDS)})")
         elif not isinstance(value, FIELDS[name]):
-            problems.append(f"README.md: {name} is {type(value).__name__}, not {FIELDS[name]}")
+            problems.append(f"README.md: {name} is {type(value).__name__}, not {FIELDS[name].__name__}")
     if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
         problems.append("README.md: license 'other' needs license_name and license_link")
     problems += [f"README.md: widget {entry} has no src" for entry in data.get("widget", []) if "src" not in entry]
     problems += [
-        f"README.md: base_model {name!r} is no Hub id" for name in data.get("base_model", []) if "/" not in name
+        f"README.md: base_model {name!r} is not a Hub id" for name in data.get("base_model", []) if "/" not in name
     ]
     body = text[match.end() :]
     if "{{" in body or "{%" in body:

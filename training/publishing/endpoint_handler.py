@@ -1,20 +1,24 @@
 """Handler for Hugging Face Inference Endpoints; `training.export_hub` ships it as `handler.py` beside the weights.
 
-It needs nothing but the exported folder and its requirements.txt, writes no file and opens none that a client names.
+The handler needs only the exported folder and its requirements.txt. It writes no files and opens no file that a client
+names.
 
-Request: `{"inputs": {"video": ..., "prompt": "..."}}`, or a list of such items. `video` is base64 (also a data URI) or
-bytes; an https address only of hosts that the operator lists. Response: the scores of the item, or a list of them; in
-a list an item that cannot be scored gives `{"error": ...}` in its place, a single one raises, which the endpoint
-answers with status 400 and the message.
+Request: `{"inputs": {"video": ..., "prompt": "..."}}`, or a list of such items. `video` is base64 text (also a data
+URI) or bytes, or an https address of a host that the operator lists. Response: the scores of the item, or a list
+of scores. In a list, an item that cannot be scored gives `{"error": ...}` in its place. A single item that cannot be
+scored raises an error, which the endpoint answers with status 400 and the message.
 
-Set by the operator, in the environment:
-    AIGCVQA_MAX_ITEMS (8) items a request, AIGCVQA_MAX_BYTES (67108864) a video, AIGCVQA_MAX_PIXELS (9437184) a frame,
-    AIGCVQA_MAX_FRAMES (3600) and AIGCVQA_MAX_SECONDS (60) a video, AIGCVQA_MAX_PROMPT (4000) characters,
-    AIGCVQA_URL_HOSTS (none): comma-separated names of hosts that videos may be fetched from.
+The operator sets limits in environment variables (defaults in brackets):
+    AIGCVQA_MAX_ITEMS (8): items per request
+    AIGCVQA_MAX_BYTES (67108864): bytes per video
+    AIGCVQA_MAX_PIXELS (9437184): pixels per frame
+    AIGCVQA_MAX_FRAMES (3600): frames per video
+    AIGCVQA_MAX_SECONDS (60): seconds per video
+    AIGCVQA_MAX_PROMPT (4000): characters per prompt
+    AIGCVQA_URL_HOSTS (none): hosts that videos may be fetched from, separated by commas
 """
 
 import base64
-import binascii
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -23,12 +27,10 @@ from typing import Any
 import torch
 from transformers import pipeline
 
-ENVIRONMENT = "AIGCVQA_"
-
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may send; every field is an environment variable, `AIGCVQA_` and its name in capitals."""
+    """Limits of a request. The environment variable of a field is `AIGCVQA_` and the field's name in capitals."""
 
     max_items: int = 8
     max_bytes: int = 64 * 2**20
@@ -40,10 +42,10 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> "Limits":
-        """Raises ValueError, naming the variable, for a limit that is no whole number above 0."""
+        """Raises ValueError if a limit is not a whole number above 0."""
         values: dict[str, Any] = {}
         for field in fields(cls):
-            name = ENVIRONMENT + field.name.upper()
+            name = f"AIGCVQA_{field.name.upper()}"
             text = os.environ.get(name, "").strip()
             if not text:
                 continue
@@ -57,12 +59,12 @@ class Limits:
 
     @property
     def of_clips(self) -> dict[str, Any]:
-        """Those that the pipeline checks."""
+        """The limits that the pipeline checks."""
         return {name: value for name, value in vars(self).items() if name not in ("max_items", "max_prompt")}
 
 
 class EndpointHandler:
-    """Scores videos with the model in `path`; requests may come from several threads."""
+    """Scores videos with the model in the folder `path`; may be called from several threads at once."""
 
     def __init__(self, path: str = ""):
         self.limits = Limits.from_environment()
@@ -70,25 +72,26 @@ class EndpointHandler:
         self.scorer = pipeline(
             "video-quality-assessment", model=path, trust_remote_code=True, device=torch.device(device)
         )
-        # One thread scores for all requests. One at a time bounds the memory, and a tokenizer is not safe to share. A
-        # thread of its own: each thread that computes starts a team of OpenMP threads, and many teams on few cores can
-        # hold each other up without end.
+        # One dedicated thread scores all requests. Scoring one request at a time bounds the memory, and tokenizers are
+        # not thread-safe. The thread is dedicated because every thread that computes starts its own team of OpenMP
+        # threads, and many teams on few cores can block each other indefinitely.
         self.scoring = ThreadPoolExecutor(1)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Scores of the item or the list of items in `data["inputs"]`; see the module's docstring.
+        """Score the item or the list of items in `data["inputs"]`; see the module's docstring.
 
         Returns:
-            `quality_score`, `technical_score`, `aesthetic_score`, `alignment_score`, floats, higher is better; and
-            `note` where the weights need a caveat.
+            `quality_score`, `technical_score`, `aesthetic_score` and `alignment_score` as floats, higher is better; and
+            `note` if the weights need a caveat.
 
         Raises:
-            ValueError: for a request of another form, above a limit, or a single item that cannot be scored.
+            ValueError: the request has another form, exceeds a limit, or is a single item that cannot be scored.
         """
         inputs, single = self._inputs(data)
         items = [self._checked(item) for item in inputs]
         good = [item for item in items if "error" not in item]
-        scored = iter(self.scoring.submit(self._score, good).result() if good else [])
+        options = {"batch_size": len(good), "on_error": "return", "limits": self.limits.of_clips}
+        scored = iter(self.scoring.submit(self.scorer, good, **options).result() if good else [])
         results = [item if "error" in item else self._with_note(next(scored)) for item in items]
         if not single:
             return results
@@ -96,22 +99,19 @@ class EndpointHandler:
             raise ValueError(results[0]["error"])
         return results[0]
 
-    def _score(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self.scorer(items, batch_size=len(items), on_error="return", limits=self.limits.of_clips)
-
     def _inputs(self, data: Any) -> tuple[list[Any], bool]:
-        """The items of a request and whether it was a single one."""
+        """The items of a request, and whether the request is a single item."""
         inputs = data.get("inputs") if isinstance(data, dict) else None
         if not isinstance(inputs, dict | list) or not inputs:
             raise ValueError('expected {"inputs": {"video": ..., "prompt": ...}} or a list of such items in "inputs".')
         if data.get("parameters"):
-            raise ValueError(f"parameters={data['parameters']!r}: this endpoint takes none; leave them out.")
+            raise ValueError(f"parameters={data['parameters']!r}: this endpoint takes no parameters; leave them out.")
         if len(inputs) > self.limits.max_items and isinstance(inputs, list):
-            raise ValueError(f"{len(inputs)} items exceed the {self.limits.max_items} a request; send several.")
+            raise ValueError(f"{len(inputs)} items exceed the {self.limits.max_items} per request; send several.")
         return (inputs, False) if isinstance(inputs, list) else ([inputs], True)
 
     def _checked(self, item: Any) -> dict[str, Any]:
-        """An item with its video as bytes or as an address, or `{"error"}`."""
+        """An item with its video as bytes or as an address, or `{"error": message}`."""
         try:
             if not isinstance(item, dict) or "video" not in item:
                 raise ValueError(f'expected {{"video": ..., "prompt": ...}} (got {_describe(item)}).')
@@ -125,7 +125,7 @@ class EndpointHandler:
             return {"error": str(error)}
 
     def _video(self, video: Any) -> Any:
-        """Base64 as bytes; an address and bytes as they are, for the pipeline to check."""
+        """Decode base64 to bytes; leave addresses and bytes as they are, because the pipeline checks them."""
         if not isinstance(video, str) or "://" in video[:16]:
             return video
         if len(video) // 4 * 3 > self.limits.max_bytes:
@@ -133,7 +133,7 @@ class EndpointHandler:
         content = video.partition(",")[2] if video.startswith("data:") else video
         try:
             return base64.b64decode(content, validate=True)
-        except (binascii.Error, ValueError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"the video {video[:40]!r} is not base64 ({error}); send the file's content as base64. Paths are not "
                 "opened."

@@ -1,8 +1,8 @@
-"""Load everything in an exported folder as a stranger would: `python -I fresh_process_check.py FOLDER`.
+"""Load and run everything in an exported folder without the package: `python -I fresh_process_check.py FOLDER`.
 
-A script for a process of its own (`training.export_hub` starts it), with none of our packages importable. Prints one
-line of JSON: the modules of the folder that were imported, the weights that are missing or unknown, and the scores of
-one clip by each way: the Auto classes, `pipeline`, and the endpoint's handler.
+`training.export_hub` starts this script in a new process, in which the packages of this project cannot be imported. It
+prints one line of JSON: the modules of the folder that were imported, the weights that are missing or unknown, and the
+scores of one clip from the Auto classes, from `pipeline` and from the endpoint's handler.
 """
 
 import base64
@@ -26,7 +26,7 @@ def tiny_clip() -> bytes:
 
 
 def load_handler(folder: Path):
-    """`EndpointHandler` from the folder's handler.py, loaded from its path as the endpoint does it."""
+    """`EndpointHandler` from the folder's handler.py, loaded by its path as the endpoint does."""
     spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["handler"] = module
@@ -36,7 +36,7 @@ def load_handler(folder: Path):
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    sys.dont_write_bytecode = True  # the folder stays as it is
+    sys.dont_write_bytecode = True  # leave the folder unchanged
     for package in OURS:
         sys.modules[package] = None  # importing it raises ImportError, as if it were not installed
     import torch
@@ -53,7 +53,6 @@ def main() -> None:
     scores = {"AutoModel": {name: value.item() for name, value in outputs.items() if name.endswith("_score")}}
     scorer = pipeline("video-quality-assessment", model=str(folder), trust_remote_code=True, device="cpu")
     scores["pipeline"] = scorer({"video": clip, "prompt": prompt})
-    parameters = model.num_parameters()
     del model, scorer
     item = {"video": base64.b64encode(clip).decode(), "prompt": prompt}
     answer = load_handler(folder)({"inputs": item})
@@ -62,7 +61,6 @@ def main() -> None:
     found = {
         "modules": sorted({*remote, "handler"}),
         "wrong_keys": sorted(map(str, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])),
-        "parameters": parameters,
         "scores": scores,
     }
     print(json.dumps(found))

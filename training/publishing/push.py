@@ -18,20 +18,21 @@ def push(
     update: bool = False,
     endpoint: str | None = None,
 ) -> str:
-    """Upload an exported folder; the address of the commit.
+    """Upload an exported folder; returns the address of the commit.
 
     Args:
         private: whether a new repository is private.
-        revision: branch, made where it does not exist; None for main.
-        update: commit to a repository that exists (files of an earlier export that are gone are deleted) instead of
-            making one.
-        endpoint: of the Hub; None for `HF_ENDPOINT` or the public one.
+        revision: branch, created if it does not exist; None for main.
+        update: commit to a repository that exists instead of creating one. Files of an earlier export that `folder`
+            lacks are deleted.
+        endpoint: address of the Hub; None for `HF_ENDPOINT` or the public one.
 
     Raises:
-        ExportError: no token, no network, no right to write, a repository that exists (or, with `update`, does not).
+        ExportError: there is no token, no network or no right to write; the repository exists already or, with
+            `update`, does not exist.
     """
     if get_token() is None:
-        raise ExportError("there is no Hub token; run `hf auth login` or set HF_TOKEN to a token that may write.")
+        raise ExportError("there is no Hub token; run `hf auth login` or set HF_TOKEN to a token with write access.")
     api = HfApi(endpoint=endpoint)
     try:
         if update:
@@ -57,12 +58,12 @@ def push(
 
 
 def reason_of(error: HfHubHTTPError, repo_id: str) -> str:
-    """What an answer of the Hub means for the publisher."""
+    """The message for an error status of the Hub."""
     status = error.response.status_code
     reasons = {
         401: "the Hub does not know the token; run `hf auth login`.",
-        403: f"the token may not write to '{repo_id}'; take one with write access to its owner.",
-        404: f"there is no repository '{repo_id}' that the token can see; leave --update out to make it.",
-        409: f"the repository '{repo_id}' exists; pass --update to commit to it, or name another.",
+        403: f"the token may not write to '{repo_id}'; use one with write access to its owner.",
+        404: f"there is no repository '{repo_id}' that the token can see; leave --update out to create it.",
+        409: f"the repository '{repo_id}' exists already; pass --update to commit to it, or choose another name.",
     }
     return reasons.get(status, f"the Hub refused ({status}): {error}")

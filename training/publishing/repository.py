@@ -1,21 +1,20 @@
-"""Write the complete Hub repository of a model into a new folder, checked before it appears."""
+"""Write the complete Hub repository of a model into a new folder, which appears only if it passes the checks."""
 
 import dataclasses
 import importlib.metadata
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
-from modeling_aigcvqa.common.files import check_new_folder, whole_folder, write_json
+from modeling_aigcvqa.common.files import check_new_folder, read_json, whole_folder, write_json
 from modeling_aigcvqa.common.manifests import file_column, read_manifest
 from modeling_aigcvqa.common.presets import save_model_folder
-from modeling_aigcvqa.conversion.assemble import REPORT
-from modeling_aigcvqa.loading import SHIPPED
+from modeling_aigcvqa.conversion.assemble import REPORT, public_address
+from modeling_aigcvqa.loading.load import NAMES, model_source
 
 from .card import Facts, make_card
-from .checks import ExportError, check_repository, sizes
+from .checks import ExportError, check_repository, files_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANDLER = Path(__file__).with_name("endpoint_handler.py")
@@ -23,42 +22,52 @@ COMMAND_LINE_ONLY = ("rich",)  # dependencies that no shipped file imports
 MAX_EXAMPLES, MAX_EXAMPLE_BYTES = 5, 10 * 2**20
 
 
-def export(model: str, output: Path, facts: Facts, examples: Path | None = None) -> list[dict[str, Any]]:
-    """Write and check the repository of `model` (a folder, or the small model's name) in the new folder `output`.
+def export(model: str, output: Path, facts: Facts, examples: Path | None = None) -> dict[str, int]:
+    """Write the repository of a model into the new folder `output`, and check it.
+
+    Args:
+        model: a folder, or a name that `load_pipeline` knows: "small", "free" or "dover".
+        facts: what the model's config does not know. `conversion` and `examples` are filled here.
+        examples: manifest of clips to ship.
 
     Returns:
-        Its files, {"file", "bytes"}.
+        The size of every file in bytes, by its path in the folder.
 
     Raises:
-        ExportError: for what the checks find; `output` is then not there.
-        ValueError: for a folder that holds no model.
+        ExportError: a check failed; `output` is then not written.
+        ValueError: the folder does not hold a model, or published weights cannot be fetched.
     """
     check_new_folder(output)
-    if model != SHIPPED and not Path(model).is_dir():
+    source = Path(model_source(model))
+    if not source.is_dir():
         raise ExportError(
-            f"--model '{model}' is no folder; pass one that training or a conversion wrote, or {SHIPPED!r}."
+            f"--model '{model}' is not a folder; pass one that training or a conversion wrote, or one of {list(NAMES)}."
         )
-    scorer = load_pipeline(model, device="cpu")
+    scorer = load_pipeline(str(source), device="cpu")
     provenance = scorer.model.config.get_provenance()
     if facts.watts is not None and not provenance.runs:
-        raise ExportError(f"--watts needs the time of training, and config.json of '{model}' names no training runs.")
+        raise ExportError(f"--watts needs the time of training, but config.json of '{model}' names no training runs.")
     if facts.license:
         scorer.model.config.set_provenance(dataclasses.replace(provenance, license=facts.license))
     elif not provenance.known:
         raise ExportError(
-            f"config.json of '{model}' does not say where its weights are from, so their licence is not known; state "
+            f"config.json of '{model}' does not say where its weights come from, so their licence is not known; state "
             "it with --license."
         )
+    if (source / REPORT).is_file():
+        facts.conversion = [
+            {**entry, "source": public_address(entry["source"])} for entry in read_json(source / REPORT)
+        ]
     with whole_folder(output) as folder:
         write_repository(scorer, folder, facts, examples)
         problems = check_repository(folder)
         if problems:
             raise ExportError("the exported folder failed its checks:\n" + "\n".join(f"- {p}" for p in problems))
-    return sizes(output)
+    return {str(file.relative_to(output)): file.stat().st_size for file in files_of(output)}
 
 
 def write_repository(scorer: AIGCVQAPipeline, folder: Path, facts: Facts, examples: Path | None = None) -> None:
-    """Every file of the repository; the code is the installed package's, not that of the model's folder."""
+    """Write every file of the repository; the code is that of the installed package, not of the model's folder."""
     save_model_folder(scorer.model, scorer.processor, folder)
     shutil.copyfile(HANDLER, folder / "handler.py")
     (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
@@ -72,32 +81,34 @@ def write_repository(scorer: AIGCVQAPipeline, folder: Path, facts: Facts, exampl
 
 
 def requirements() -> list[str]:
-    """The package's own dependencies, without those of the command line alone."""
+    """The dependencies of the package, without the ones that only its command line needs."""
     lines = [line for line in importlib.metadata.requires("aigcvqa") or [] if "extra ==" not in line]
     return sorted(line for line in lines if re.split(r"[^\w-]", line)[0] not in COMMAND_LINE_ONLY)
 
 
 def copy_examples(manifest: Path, folder: Path, repo_id: str) -> list[dict[str, str]]:
-    """The clips of a manifest into `examples/`; what the card's `widget` says of them.
+    """Copy the clips of a manifest into `examples/`; returns the entries of the card's `widget`.
 
     Raises:
-        ExportError: for clips that are missing, too many or too large, or without a prompt.
+        ExportError: there are too many clips, or a clip is missing, too large or without a prompt.
     """
     rows = list(read_manifest(manifest))
     if len(rows) > MAX_EXAMPLES:
-        raise ExportError(f"--examples '{manifest}' has {len(rows)} clips; name at most {MAX_EXAMPLES}.")
+        raise ExportError(f"--examples '{manifest}' lists {len(rows)} clips; list at most {MAX_EXAMPLES}.")
     (folder / "examples").mkdir()
     examples = []
     for row in rows:
         clip = manifest.parent / row[file_column(row)]
         if not clip.is_file() or clip.suffix not in (".mp4", ".gif"):
-            raise ExportError(f"--examples '{manifest}': '{clip}' is no mp4 or gif; examples play in a browser.")
+            raise ExportError(
+                f"--examples '{manifest}': '{clip}' is not an mp4 or gif file; examples play in a browser."
+            )
         if clip.stat().st_size > MAX_EXAMPLE_BYTES:
             raise ExportError(
-                f"--examples '{manifest}': '{clip}' exceeds {MAX_EXAMPLE_BYTES} bytes; take a smaller one."
+                f"--examples '{manifest}': '{clip}' exceeds {MAX_EXAMPLE_BYTES} bytes; choose a smaller clip."
             )
         if not row.get("prompt"):
-            raise ExportError(f"--examples '{manifest}': '{clip.name}' has no prompt.")
+            raise ExportError(f"--examples '{manifest}': '{clip.name}' has no prompt; add one.")
         shutil.copyfile(clip, folder / "examples" / clip.name)
         address = f"https://huggingface.co/{repo_id}/resolve/main/examples/{clip.name}"
         examples.append({"src": address, "text": row["prompt"]})

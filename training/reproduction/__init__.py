@@ -1,1 +1,1 @@
-"""The paper's ablations: its tables, the runs behind them, the figures beside the paper's."""
+"""Reproduction of the paper's ablation tables: the runs that a table needs, and our figures beside the paper's."""

@@ -1,4 +1,4 @@
-"""Our figures beside the paper's: mean and standard deviation over the splits."""
+"""Write tables with the paper's figures and ours, mean and standard deviation over the splits."""
 
 import argparse
 import shlex
@@ -13,7 +13,7 @@ from .tables import TABLES, Table
 
 
 def read_figures(table: Table, splits: list[Path], output: Path) -> dict[str, list[dict[str, float]]]:
-    """The figures of the quality score of each row on each split that is there: label -> metrics a split."""
+    """The metrics of the quality score by row label, one dictionary per finished split."""
     figures: dict[str, list[dict[str, float]]] = {}
     for row in table.rows:
         files = (output / split.stem / "test" / row.evaluation / "metrics.json" for split in splits)
@@ -25,7 +25,7 @@ def read_figures(table: Table, splits: list[Path], output: Path) -> dict[str, li
 
 
 def format_table(table: Table, figures: dict[str, list[dict[str, float]]]) -> str:
-    """The paper's figures beside ours, mean and standard deviation over the splits."""
+    """A table of the paper's figures and ours in Markdown."""
     others = [name for name in METRIC_TITLES if name not in table.metrics]
     header = ["", *(f"{METRIC_TITLES[name]} {who}" for name in table.metrics for who in ("paper", "ours"))]
     rows = []
@@ -39,7 +39,7 @@ def format_table(table: Table, figures: dict[str, list[dict[str, float]]]) -> st
 
 
 def mean_text(figures: list[dict[str, float]], name: str) -> str:
-    """Mean and, of two values or more, their standard deviation; a dash where a figure is undefined or missing."""
+    """The mean, with the standard deviation if there are several values; a dash if a value is undefined or missing."""
     values = [figure[name] for figure in figures]
     if not values or None in values:
         return "-"
@@ -48,11 +48,11 @@ def mean_text(figures: list[dict[str, float]], name: str) -> str:
 
 
 def write_report(arguments: argparse.Namespace, splits: list[Path]) -> str:
-    """report.md with the tables as far as they are; returns its text."""
+    """Write report.md with the finished part of the tables; returns its text."""
     options = f" Options of the stages: `{shlex.join(arguments.stage_options)}`." if arguments.stage_options else ""
     parts = [
-        f"Paper: T2VQA-DB, mean of 10 splits. Ours: '{arguments.data}', {len(splits)} {arguments.kind} splits asked "
-        f"for, from '{arguments.init_from}'; test part, mean ± standard deviation over the splits.{options}"
+        f"Paper: T2VQA-DB, mean of 10 splits. Ours: '{arguments.data}', {len(splits)} {arguments.kind} splits, "
+        f"starting from '{arguments.init_from}'; test part, mean ± standard deviation over the splits.{options}"
     ]
     for number in arguments.table:
         parts.append(format_table(TABLES[number], read_figures(TABLES[number], splits, arguments.output)))

@@ -1,4 +1,4 @@
-"""Trainings and evaluations of one output folder: each is a command, made once, in a folder of its own."""
+"""Run the trainings and evaluations of a reproduction. Each is one command with its own folder, run only once."""
 
 import argparse
 import os
@@ -16,11 +16,11 @@ from training.common.records import RECORD
 
 from .tables import NO_ADAPTER, TRAININGS, Row
 
-TRAINING = Path(__file__).resolve().parents[1]  # where the stages and their configs are
+TRAINING = Path(__file__).resolve().parents[1]  # folder of the stages and their configs
 
 
 class CommandFailed(RuntimeError):
-    """A training or an evaluation ended with an error; the message names the command."""
+    """A training or an evaluation failed; the message names the command."""
 
 
 @dataclass
@@ -28,30 +28,30 @@ class Reproduction:
     """The trainings and evaluations of one output folder.
 
     Args:
-        arguments: of the command line.
-        done: folders that were seen to be finished, or made, in this process.
+        arguments: arguments of the command line.
+        done: finished folders that this process has already found or made.
     """
 
     arguments: argparse.Namespace
     done: set[Path] = field(default_factory=set)
 
     def splits(self) -> list[Path]:
-        """The split files, the first `num_splits` of their kind.
+        """The first `num_splits` split files of the chosen kind.
 
         Raises:
-            ValueError: where there are fewer.
+            ValueError: if there are fewer.
         """
         folder, kind, wanted = self.arguments.split_folder, self.arguments.kind, self.arguments.num_splits
         files = sorted(folder.glob(f"{kind}_*.csv"))
         if len(files) < wanted or wanted < 1:
             raise ValueError(
-                f"--num_splits {wanted}: '{folder}' holds {len(files)} files {kind}_*.csv; make them with "
-                "dataset_scripts.make_splits, or name their folder as --split_folder."
+                f"--num_splits {wanted}: '{folder}' holds {len(files)} files {kind}_*.csv; create them with "
+                "dataset_scripts.make_splits, or name their folder with --split_folder."
             )
         return files[:wanted]
 
     def train(self, name: str, split: Path) -> Path:
-        """The folder of a finished training; what it starts from comes first."""
+        """Run a training, after the training that it starts from, unless it is finished; returns its folder."""
         training, folder = TRAININGS[name], self.arguments.output / split.stem / name
         if folder in self.done:
             return folder
@@ -67,21 +67,19 @@ class Reproduction:
             command += ["--config", str(config), "--data", self.arguments.data, "--split_file", str(split)]
             command += ["--init_from", str(start), "--output", str(folder), *training.options]
             self.run([*command, *self.arguments.stage_options], folder / RECORD)
-            shutil.rmtree(
-                folder / "checkpoints", ignore_errors=True
-            )  # several times the model's size, no longer needed
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # large, and no longer needed
         self.done.add(folder)
         return folder
 
     def without_adapter(self) -> Path:
-        """The initial model without its adapter, made once."""
+        """The folder of the initial model without its adapter, written once."""
         folder = self.arguments.output / NO_ADAPTER
         if not (folder / "config.json").exists() and not self.arguments.dry_run:
             write_without_adapter(self.arguments.init_from, folder)
         return folder
 
     def evaluate(self, row: Row, split: Path) -> Path:
-        """metrics.json of a row on the test part of a split."""
+        """Evaluate a row on the test part of a split, unless that is finished; returns the path of metrics.json."""
         model, folder = self.train(row.training, split), self.arguments.output / split.stem / "test" / row.evaluation
         if folder not in self.done and not (folder / "metrics.json").exists():
             command = [sys.executable, "-m", "training.evaluate", "--model", str(model), "--data", self.arguments.data]
@@ -93,9 +91,10 @@ class Reproduction:
         return folder / "metrics.json"
 
     def run(self, command: list[str], result: Path) -> None:
-        """Run a command that leaves the file `result` when it is finished; with --dry_run print it.
+        """Print a command and, without --dry_run, run it.
 
-        An evaluation whose exit code says that some clips could not be scored has a result, which tells of them.
+        Success is judged by the file `result`, not by the exit status: an evaluation in which some clips could not be
+        scored exits with 1, but has a result.
         """
         print(shlex.join(command), flush=True)
         if self.arguments.dry_run:
@@ -104,13 +103,13 @@ class Reproduction:
         code = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode
         if not result.exists():
             raise CommandFailed(
-                f"there is no '{result}', the command ended with {code}: {shlex.join(command)}. The same call of "
-                "reproduce goes on from here."
+                f"the command exited with {code} and did not write '{result}': {shlex.join(command)}. Run "
+                "reproduce with the same arguments to continue from here."
             )
 
 
 def write_without_adapter(source: str, folder: Path) -> None:
-    """A copy of a model without its adapter (paper Table 5, "N/A"); whole or not at all."""
+    """Write a copy of a model without its adapter (paper Table 5, "N/A"), atomically."""
     model, processor = load_model(source)
     config = AIGCVQAConfig.from_dict(model.config.to_dict())
     config.alignment_config.adapter = None
@@ -122,10 +121,10 @@ def write_without_adapter(source: str, folder: Path) -> None:
 
 
 def check_settings(arguments: argparse.Namespace) -> None:
-    """Write down what the folder's runs are made with, or refuse to mix them with others.
+    """Record the settings of the runs in settings.json, or compare them to the recorded ones.
 
     Raises:
-        ValueError: where the folder holds runs of other data, another start or other options.
+        ValueError: if the folder holds runs of other data, another initial model or other options.
     """
     names = ("data", "split_folder", "kind", "init_from", "configs", "stage_options")
     settings = {name: getattr(arguments, name) for name in names}
@@ -133,15 +132,10 @@ def check_settings(arguments: argparse.Namespace) -> None:
     path = arguments.output / "settings.json"
     if path.exists():
         found = read_json(path)
-        changed = [
-            f"{name} was {found.get(name)!r}, is {settings[name]!r}"
-            for name in names
-            if found.get(name) != settings[name]
-        ]
+        changed = [name for name in names if found.get(name) != settings[name]]
         if changed:
-            raise ValueError(
-                f"--output '{arguments.output}' holds other runs ({'; '.join(changed)}); name another folder."
-            )
+            details = "; ".join(f"{name} was {found.get(name)!r}, is {settings[name]!r}" for name in changed)
+            raise ValueError(f"--output '{arguments.output}' holds other runs ({details}); name another folder.")
     elif not arguments.dry_run:
         arguments.output.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)

@@ -1,10 +1,10 @@
-"""The paper's Tables 2, 4, 5 and 6: the trainings behind each row, and the paper's figures."""
+"""Tables 2, 4, 5 and 6 of the paper: the training that each row needs, and the paper's figures."""
 
 from dataclasses import dataclass
 
 TECHNICAL, AESTHETIC, ALIGNMENT = "technical", "aesthetic", "alignment"
 ALL_BRANCHES = (TECHNICAL, AESTHETIC, ALIGNMENT)
-NO_ADAPTER = "no_adapter"  # the initial model without its adapter
+NO_ADAPTER = "no_adapter"  # folder of the initial model without its adapter
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,8 @@ class Training:
 
     Args:
         stage: 1, 2 or 3.
-        after: the training that it starts from, `NO_ADAPTER`, or None for the initial model.
-        options: of the stage, beside those of its YAML file.
+        after: the training whose model it starts from, or `NO_ADAPTER`; None for the initial model.
+        options: options of the stage in addition to its YAML file.
     """
 
     stage: int
@@ -24,7 +24,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: branches of what a training left, and the paper's figures for them."""
+    """One row of a table: some branches of a trained model, and the paper's figures for them."""
 
     label: str
     training: str
@@ -33,13 +33,13 @@ class Row:
 
     @property
     def evaluation(self) -> str:
-        """Its folder: rows of the same training and branches share it."""
+        """Name of the folder of the evaluation. Rows with the same training and branches share it."""
         return f"{self.training}-{'-'.join(self.branches)}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper: what it varies, the metrics that it prints."""
+    """A table of the paper, with the metrics that it prints."""
 
     title: str
     rows: tuple[Row, ...]
@@ -57,7 +57,7 @@ TRAININGS = {
     "stage2": Training(2, "stage1"),
     **{
         f"stage2_unfixed_{percent}": Training(2, "stage1", ("--unfixed_ratio", str(percent / 100)))
-        for percent in (80, 60, 50, 40)  # 70 is stage 2's own
+        for percent in (80, 60, 50, 40)  # 70 is the default of stage 2
     },
     "stage2_no_adapter": Training(2, NO_ADAPTER),
     "stage3": Training(3, "stage2"),
@@ -71,12 +71,7 @@ TABLES = {
             Row("aesthetic", "stage1_aesthetic", (AESTHETIC,), _paper(0.7322, 0.7488)),
             Row("alignment", "stage2", (ALIGNMENT,), _paper(0.8096, 0.8203)),
             Row("technical + aesthetic", "stage1", (TECHNICAL, AESTHETIC), _paper(0.7623, 0.7733)),
-            Row(
-                "technical + alignment",
-                "stage3_technical_alignment",
-                (TECHNICAL, ALIGNMENT),
-                _paper(0.8166, 0.8298),
-            ),
+            Row("technical + alignment", "stage3_technical_alignment", (TECHNICAL, ALIGNMENT), _paper(0.8166, 0.8298)),
             Row("all", "stage3", ALL_BRANCHES, _paper(0.8241, 0.8352)),
         ),
     ),

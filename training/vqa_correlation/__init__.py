@@ -1,1 +1,1 @@
-"""The `evaluate` metric of the project. `evaluate.load` takes this folder; its files import each other alone."""
+"""The project's `evaluate` metric, loaded from this folder by `evaluate.load`. Its files import only each other."""

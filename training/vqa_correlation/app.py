@@ -1,4 +1,4 @@
-"""The metric's page on the Hub: upload a table of scores, read the figures. Runs as it is in a Gradio Space."""
+"""Gradio Space of the metric: upload a CSV file of scores and see the figures."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def _columns(table: pd.DataFrame, required: tuple[str, ...], optional: tuple[str
 
 
 def report(path: str | None) -> dict:
-    """The figures of a CSV file, or an error that the page shows."""
+    """Figures of the scores in a CSV file. Errors are raised as `gr.Error`, which the page shows."""
     if path is None:
         raise gr.Error("Choose a CSV file first.")
     table = pd.read_csv(path)

@@ -1,7 +1,8 @@
-"""SROCC, PLCC, KROCC, RMSE and main score of scores against MOS; and of all resamples of a block at once.
+"""SROCC, PLCC, KROCC, RMSE and main score between scores and MOS, for all samples and for blocks of resamples.
 
-RMSE is taken after matching mean and deviation: the test scripts of DOVER (Wu et al., ICCV 2023) and T2VQA (Kou et al.,
-2024). Main score (SROCC + PLCC) / 2: NTIRE 2024 Quality Assessment of AI-Generated Content, video track.
+RMSE is computed after the scores are given the mean and standard deviation of the MOS, as in the test scripts of DOVER
+(Wu et al., ICCV 2023) and T2VQA (Kou et al., 2024). The main score (SROCC + PLCC) / 2 is from NTIRE 2024 Quality
+Assessment of AI-Generated Content, video track.
 """
 
 import numpy as np
@@ -9,14 +10,14 @@ from scipy import stats
 
 from .resampling import Statistic, drawn_samples
 
-# Up to here KROCC's resamples are one product with the (N, N) matrix of concordant pairs (32 MiB at 2048); above, scipy
-# sorts each resample in O(N log N).
+# Up to this N, KROCC of a block of resamples is a product with the (N, N) matrix of concordant pairs (32 MiB at 2048).
+# For more samples scipy computes each resample in O(N log N).
 MAX_CONCORDANCE_SAMPLES = 2048
 CORRELATION_NAMES = ("srocc", "plcc", "krocc", "rmse", "main_score")
 
 
 class Ranked:
-    """Values (N,) prepared once so that the mid-ranks of every resample follow from its counts without a sort."""
+    """Values (N,), sorted once, so that the mid-ranks in each resample can be computed without another sort."""
 
     def __init__(self, values: np.ndarray):
         self.order = np.argsort(values, kind="stable")
@@ -25,25 +26,25 @@ class Ranked:
         self.dense[self.order] = self.codes
 
     def counts(self, weights: np.ndarray) -> np.ndarray:
-        """Weights (B, N) -> draws of each of the U distinct values (B, U)."""
+        """Weights (B, N) -> how often each of the U distinct values was drawn (B, U)."""
         return np.add.reduceat(weights[:, self.order], self.starts, axis=1)
 
     def centred_ranks(self, counts: np.ndarray) -> np.ndarray:
-        """Counts (B, U) -> mid-ranks of the samples less their mean (M + 1)/2 for M drawn ones, (B, N)."""
+        """Counts (B, U) -> mid-ranks of the samples minus the mean rank (B, N), (M + 1) / 2 for M drawn samples."""
         ranks = np.cumsum(counts, axis=1)
         middle = ranks - (counts - 1) / 2
         return middle[:, self.dense] - (ranks[:, -1:] + 1) / 2
 
 
 def _weighted_plcc(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """PLCC of resamples: standardised x and y (N,), counts (B, N) -> (B,)."""
+    """PLCC of each resample: standardised x and y (N,), weights (B, N) -> (B,)."""
     sums = weights @ np.stack([x, y, x * x, y * y, x * y], axis=1) / weights.sum(1)[:, None]
     mean_x, mean_y, xx, yy, xy = sums.T
     return (xy - mean_x * mean_y) / np.sqrt((xx - mean_x**2) * (yy - mean_y**2))
 
 
 def _weighted_sd(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Deviation of resamples: standardised y (N,), counts (B, N) -> (B,)."""
+    """Standard deviation of each resample: standardised y (N,), weights (B, N) -> (B,)."""
     drawn = weights.sum(1)
     return np.sqrt(np.maximum(weights @ (y * y) / drawn - (weights @ y / drawn) ** 2, 0))
 
@@ -51,7 +52,7 @@ def _weighted_sd(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _weighted_krocc(
     concordance: np.ndarray, weights: np.ndarray, counts_x: np.ndarray, counts_y: np.ndarray
 ) -> np.ndarray:
-    """Kendall's tau-b of resamples, concordance (N, N), counts (B, N), (B, U), (B, V) -> (B,)."""
+    """Kendall's tau-b of each resample: concordance (N, N), weights (B, N), counts (B, U) and (B, V) -> (B,)."""
     concordant = np.einsum("bn,bn->b", weights @ concordance, weights) / 2
     drawn = weights.sum(1)
     pairs = drawn * (drawn - 1) / 2
@@ -61,12 +62,12 @@ def _weighted_krocc(
 
 
 def krocc(x: np.ndarray, y: np.ndarray) -> float:
-    """Kendall's tau-b of (N,) and (N,). The asymptotic method skips the exact p-value, which is not used here."""
+    """Kendall's tau-b of x (N,) and y (N,). The asymptotic method skips the exact p-value, which is not needed."""
     return stats.kendalltau(x, y, method="asymptotic" if x.size > 2 else "auto").statistic
 
 
 def point_metrics(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
-    """The five figures of (N,) scores and (N,) MOS, by scipy."""
+    """The figures in `CORRELATION_NAMES` for scores (N,) and MOS (N,)."""
     srocc = stats.spearmanr(scores, mos).statistic
     plcc = stats.pearsonr(scores, mos).statistic
     matched = (scores - scores.mean()) / scores.std() * mos.std() + mos.mean()
@@ -75,15 +76,13 @@ def point_metrics(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
 
 
 def resampled_metrics(scores: np.ndarray, mos: np.ndarray) -> Statistic:
-    """The figures of `point_metrics` for blocks of resamples: weights (B, N) -> values (B,), NaN where constant."""
+    """`point_metrics` for blocks of resamples of scores (N,) and MOS (N,). Constant resamples give NaN."""
     x, y = (scores - scores.mean()) / scores.std(), (mos - mos.mean()) / mos.std()
     ranked_x, ranked_y = Ranked(scores), Ranked(mos)
     concordance = None
     if x.size <= MAX_CONCORDANCE_SAMPLES:
-        concordance = np.sign(ranked_x.dense[:, None] - ranked_x.dense) * np.sign(
-            ranked_y.dense[:, None] - ranked_y.dense
-        )
-        concordance = concordance.astype(np.float64)
+        signs_x, signs_y = (np.sign(ranked.dense[:, None] - ranked.dense) for ranked in (ranked_x, ranked_y))
+        concordance = (signs_x * signs_y).astype(np.float64)
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         counts_x, counts_y = ranked_x.counts(weights), ranked_y.counts(weights)
@@ -94,7 +93,7 @@ def resampled_metrics(scores: np.ndarray, mos: np.ndarray) -> Statistic:
             variances = np.einsum("bn,bn->b", weights, ranks_x**2) * np.einsum("bn,bn->b", weights, ranks_y**2)
             srocc = covariance / np.sqrt(variances)
             plcc = np.clip(_weighted_plcc(x, y, weights), -1, 1)
-            # Between matched scores and MOS the mean square is 2 sd^2 (1 - PLCC).
+            # The mean squared error between matched scores and MOS is 2 sd^2 (1 - PLCC).
             rmse = mos.std() * _weighted_sd(y, weights) * np.sqrt(2 * (1 - plcc))
             if concordance is not None:
                 tau = _weighted_krocc(concordance, weights, counts_x, counts_y)

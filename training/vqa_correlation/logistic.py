@@ -1,4 +1,4 @@
-"""The four-parameter logistic from scores to MOS (VQEG Final Report, 2000), its fit and the figures after it."""
+"""The four-parameter logistic curve from scores to MOS (VQEG Final Report, 2000): fit, and RMSE and PLCC after it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 from scipy import optimize
 from scipy.special import expit
 
-from .checks import as_vector, check_lengths, floats, is_constant
+from .checks import as_vectors, floats, is_constant
 from .resampling import Statistic, distributions, drawn_samples, intervals
 
-# The logistic has four parameters: with four points or fewer it passes through all of them.
+# With four samples or fewer, a curve with four parameters can pass through every sample.
 MIN_LOGISTIC_SAMPLES = 5
-# A fit takes milliseconds, so the logistic's intervals use fewer resamples, each fitted to a relative 1e-6 of its
-# squared error in at most so many evaluations: where the data are nearly linear, more only wander in a flat valley.
+# Every resample needs its own fit, which takes milliseconds, so the intervals use fewer resamples and shorter fits. On
+# nearly linear data the error hardly changes with the parameters, and more evaluations would not improve the fit.
 MAX_LOGISTIC_BOOTSTRAP = 200
 MAX_RESAMPLE_EVALUATIONS = 100
 MAX_FIT_EVALUATIONS = 2000
@@ -22,7 +22,7 @@ LOGISTIC_DETAILS = ("logistic_parameters", "logistic_converged")
 
 
 def logistic_curve(scores: np.ndarray, upper: float, lower: float, centre: float, scale: float) -> np.ndarray:
-    """The four-parameter logistic, lower + (upper - lower) / (1 + exp(-(scores - centre) / |scale|)), (N,) -> (N,)."""
+    """lower + (upper - lower) / (1 + exp(-(scores - centre) / |scale|)): scores (N,) -> predicted MOS (N,)."""
     return lower + (upper - lower) * expit((np.asarray(scores) - centre) / abs(scale))
 
 
@@ -31,7 +31,7 @@ def _standard_logistic(x: np.ndarray, upper: float, lower: float, centre: float,
 
 
 def _standard_jacobian(x: np.ndarray, upper: float, lower: float, centre: float, log_scale: float) -> np.ndarray:
-    """(N, 4) derivatives of `_standard_logistic`; the logarithm of the scale keeps it positive."""
+    """Derivatives (N, 4) of `_standard_logistic`. It takes the logarithm of the scale to keep the scale positive."""
     slope = np.exp(-np.clip(log_scale, -20, 20))
     gate = expit((x - centre) * slope)
     steep = (upper - lower) * gate * (1 - gate) * slope
@@ -41,9 +41,9 @@ def _standard_jacobian(x: np.ndarray, upper: float, lower: float, centre: float,
 def _search(
     x: np.ndarray, y: np.ndarray, start: Sequence[float], tolerance: float, max_evaluations: int
 ) -> tuple[np.ndarray, bool]:
-    """Levenberg-Marquardt from `start`: the parameters (4,) where it stops, and whether it converged.
+    """Levenberg-Marquardt from `start`: the last parameters (4,), and whether the search converged.
 
-    This is what `scipy.optimize.curve_fit` runs, but `leastsq` keeps the parameters when the evaluations are used up.
+    `scipy.optimize.curve_fit` runs the same search, but discards the parameters when the evaluations are used up.
     """
     with np.errstate(all="ignore"):
         parameters, _, _, _, status = optimize.leastsq(
@@ -58,14 +58,10 @@ def _search(
     return parameters, status in (1, 2, 3, 4)
 
 
-def _squared_error(x: np.ndarray, y: np.ndarray, parameters: np.ndarray) -> float:
-    return float(np.sum((_standard_logistic(x, *parameters) - y) ** 2))
-
-
 def _starts(x: np.ndarray, y: np.ndarray, plcc: float) -> list[list[float]]:
-    """Starts for standardised (N,) and (N,): upper, lower, centre, logarithm of the scale."""
+    """Start values for standardised x (N,) and y (N,): upper, lower, centre, logarithm of the scale."""
     upper, lower = (y.max(), y.min()) if plcc >= 0 else (y.min(), y.max())
-    # So wide that it is the straight line of least squares: slope (upper - lower) / (4 scale) = PLCC.
+    # This curve is so wide that it is the least-squares line, whose slope PLCC is (upper - lower) / (4 scale).
     wide = 4.0
     line = [2 * plcc * np.exp(wide), -2 * plcc * np.exp(wide), 0.0, wide]
     literature = [upper, lower, 0.0, 0.0]
@@ -73,18 +69,18 @@ def _starts(x: np.ndarray, y: np.ndarray, plcc: float) -> list[list[float]]:
 
 
 def _fit_standard(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Parameters (4,) for standardised (N,) and (N,), and whether the search for them converged.
+    """Parameters (4,) for standardised x (N,) and y (N,), and whether the search for them converged.
 
-    The first start is the literature's (range of the MOS, mean and deviation of the scores), turned over for a negative
-    correlation. A straight line is a limit of the logistic, so a fit worse than the line is a local minimum: then the
-    line itself and shifted and steeper starts follow, and the best of all is kept.
+    The first start is the one in the literature (range of the MOS, mean and standard deviation of the scores), mirrored
+    for a negative correlation. A straight line is a limit of the logistic, so a fit worse than the line is only a local
+    minimum. In that case the line, shifted curves and a steeper curve are tried too, and the best fit is kept.
     """
     plcc = float(np.mean(x * y))
     acceptable = y.size * (1 - plcc**2) * (1 + 1e-6) + 1e-12
     best, best_error, best_converged = None, np.inf, False
     for start in _starts(x, y, plcc):
         parameters, converged = _search(x, y, start, 1e-8, MAX_FIT_EVALUATIONS)
-        error = _squared_error(x, y, parameters)
+        error = np.sum((_standard_logistic(x, *parameters) - y) ** 2)
         if best is None or error < best_error:
             best, best_error, best_converged = parameters, error, converged
         if best_error <= acceptable:
@@ -93,14 +89,15 @@ def _fit_standard(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def fit_logistic(scores: Any, mos: Any) -> tuple[np.ndarray, bool] | None:
-    """Least-squares parameters (4,) of `logistic_curve` from (N,) scores to (N,) MOS, and whether the search converged.
+    """Least-squares fit of `logistic_curve` from scores (N,) to MOS (N,).
 
-    Parameters: upper, lower, centre, scale > 0. A search that is still moving after 2,000 evaluations gives its
-    parameters with False: the data are then a limit of the logistic (a line, an exponential, a step), and the curve is
-    already as close as makes no difference. None with fewer than 5 samples or constant values.
+    Returns:
+        The parameters (4,) upper, lower, centre and scale > 0, and whether the search converged. It does not converge
+        within 2,000 evaluations where the data follow a limit of the logistic (a line, an exponential, a step); the
+        curve is then close to the data, but the parameters mean nothing. None with fewer than 5 samples, or constant
+        scores or MOS.
     """
-    scores, mos = as_vector(scores, "scores"), as_vector(mos, "mos")
-    check_lengths({"scores": scores, "mos": mos})
+    scores, mos = as_vectors(scores, mos, ("scores", "mos"))
     if scores.size < MIN_LOGISTIC_SAMPLES or is_constant(scores) or is_constant(mos):
         return None
     fitted, converged = _fit_standard((scores - scores.mean()) / scores.std(), (mos - mos.mean()) / mos.std())
@@ -122,7 +119,7 @@ def _logistic_metrics(fitted: np.ndarray, mos: np.ndarray) -> dict[str, float]:
 
 
 def _resampled_logistic(scores: np.ndarray, mos: np.ndarray, parameters: np.ndarray) -> Statistic:
-    """The logistic figures for blocks of resamples, fitted again on each from the fit on all samples."""
+    """RMSE and PLCC after a fit on each resample, which starts from the `parameters` of the fit on all samples."""
     x, y = (scores - scores.mean()) / scores.std(), (mos - mos.mean()) / mos.std()
     upper, lower = (parameters[:2] - mos.mean()) / mos.std()
     start = [upper, lower, (parameters[2] - scores.mean()) / scores.std(), np.log(parameters[3] / scores.std())]
@@ -147,7 +144,7 @@ def logistic_report(
     seed: int,
     clusters: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The logistic's part of `correlation_metrics`; every value None where there is no fit."""
+    """The entries of `correlation_metrics` about the logistic fit; every value is None where there is no fit."""
     fit = fit_logistic(scores, mos)
     if fit is None:
         missing = dict.fromkeys(LOGISTIC_NAMES) if num_bootstrap else {}

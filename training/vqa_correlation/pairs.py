@@ -1,6 +1,6 @@
 """Accuracy of score differences against human preferences, without and with ties.
 
-Accuracy with ties: Deutsch, Foster and Freitag, "Ties Matter", EMNLP 2023 (arXiv 2305.14324), the protocol of
+Accuracy with ties is from Deutsch, Foster and Freitag, "Ties Matter", EMNLP 2023 (arXiv 2305.14324), and is used by
 VideoGen-RewardBench (Liu et al., 2025).
 """
 
@@ -8,20 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .checks import (
-    as_preferences,
-    as_vector,
-    check_bootstrap,
-    check_enough,
-    check_lengths,
-    check_varies,
-    floats,
-)
+from .checks import as_preferences, as_vectors, check_bootstrap, check_enough, check_lengths, check_varies, floats
 from .resampling import distributions, intervals
 
 
 class _Pairs:
-    """Pairs sorted by |a - b|, with the ends of runs of equal differences as the candidates of the tie threshold."""
+    """Pairs sorted by |a - b|. Each distinct |a - b| is a candidate for the tie threshold."""
 
     def __init__(self, difference: np.ndarray, preferences: np.ndarray):
         order = np.lexsort((preferences, difference, np.abs(difference)))
@@ -31,12 +23,12 @@ class _Pairs:
         self.run_ends = np.flatnonzero(np.diff(self.size, append=np.inf) > 0)
 
     def without_ties(self, weights: np.ndarray) -> np.ndarray:
-        """Counts (B, N) -> share (B,) of the pairs with a human preference that the scores order alike."""
+        """Weights (B, N) -> share (B,) of the pairs with a human preference in which the scores agree with it."""
         with np.errstate(invalid="ignore"):
             return weights @ self.is_agreed / (weights @ ~self.is_tie)
 
     def calibrated(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Counts (B, N) -> best accuracy with ties (B,) and the smallest threshold (B,) that reaches it."""
+        """Weights (B, N) -> best accuracy with ties (B,) and the smallest threshold (B,) that reaches it."""
         gains = np.cumsum(weights * (self.is_tie.astype(float) - self.is_agreed), axis=1)[:, self.run_ends]
         gains = np.concatenate([np.zeros((len(weights), 1)), gains], axis=1)
         thresholds = np.append(0.0, self.size[self.run_ends])
@@ -45,7 +37,7 @@ class _Pairs:
         return agreed / weights.sum(1), thresholds[best]
 
     def at_threshold(self, weights: np.ndarray, threshold: float) -> np.ndarray:
-        """Counts (B, N) -> accuracy with ties (B,) at a fixed threshold."""
+        """Weights (B, N) -> accuracy with ties (B,) at a fixed threshold."""
         correct = np.where(self.size <= threshold, self.is_tie, self.is_agreed)
         return weights @ correct / weights.sum(1)
 
@@ -63,23 +55,25 @@ def pairwise_accuracy(
 ) -> dict[str, Any]:
     """Accuracy of score differences against human preferences, without and with ties.
 
-    Without ties: of the pairs in which people prefer one clip, the share that the scores order alike; equal scores are
-    wrong. None where every pair is a human tie. With ties: three classes, A, B and tie, over all pairs; the scores tie
-    where |a - b| <= threshold. The threshold is the one of highest accuracy on these very pairs (tie calibration,
-    Deutsch et al. 2023), so the figure is optimistic; give `tie_threshold` found on other data to avoid that.
+    Without ties: among the pairs in which people prefer one clip, the share in which the scores prefer the same clip.
+    Equal scores count as wrong. None if every pair is a human tie.
+
+    With ties: accuracy over all pairs with the three classes A, B and tie, where the scores tie if |a - b| is at most
+    the threshold. By default the threshold with the highest accuracy on the given pairs is used (tie calibration,
+    Deutsch et al., 2023), which makes the accuracy optimistic; to avoid this, pass a threshold found on other data.
 
     Args:
         scores_a, scores_b: scores (N,) of the two clips of each pair, N >= 2.
         preferences: (N,) of "A", "B", "same" (also "tie"; any case) or 1, -1, 0.
-        tie_threshold: None to calibrate, else a number >= 0.
-        num_bootstrap, confidence_level, seed, names: as for `correlation_metrics`; each resample is calibrated anew.
+        tie_threshold: number >= 0; None for tie calibration.
+        num_bootstrap, confidence_level, seed, names: see `correlation_metrics`; each resample is calibrated anew.
     """
     check_bootstrap(num_bootstrap, confidence_level)
     if tie_threshold is not None and not 0 <= tie_threshold < np.inf:
-        raise ValueError(f"tie_threshold={tie_threshold} must be a number of at least 0; pass None to calibrate it.")
-    scores_a, scores_b = as_vector(scores_a, names[0]), as_vector(scores_b, names[1])
+        raise ValueError(f"tie_threshold={tie_threshold} must be finite and at least 0; pass None to calibrate it.")
+    scores_a, scores_b = as_vectors(scores_a, scores_b, names)
     preferences = as_preferences(preferences)
-    check_lengths({names[0]: scores_a, names[1]: scores_b, "preferences": preferences})
+    check_lengths({names[0]: scores_a, "preferences": preferences})
     check_enough(scores_a, names[0])
     check_varies(np.concatenate([scores_a, scores_b]), f"{names[0]} with {names[1]}", "check that the model is loaded")
     pairs = _Pairs(scores_a - scores_b, preferences)

@@ -1,4 +1,4 @@
-"""The figures of a set of scores: overall, per group, and between the groups' means."""
+"""Figures of scores against MOS: overall, per group, and between the means of the groups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,22 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .checks import (
-    MIN_SAMPLES,
-    as_groups,
-    as_vector,
-    check_bootstrap,
-    check_enough,
-    check_lengths,
-    check_varies,
-    floats,
-    is_constant,
-)
+from .checks import MIN_SAMPLES, as_groups, as_vectors, check_bootstrap, check_enough, check_varies, floats, is_constant
 from .correlations import CORRELATION_NAMES, point_metrics, resampled_metrics
 from .logistic import LOGISTIC_DETAILS, LOGISTIC_NAMES, MAX_LOGISTIC_BOOTSTRAP, logistic_report
 from .resampling import distributions, intervals, resamples
 
-# Two points always correlate by +1 or -1, which says nothing of a group or of a pair of generators.
+# The correlation of two points is always +1 or -1, so two samples in a group or two generators tell nothing.
 MIN_GROUP_SIZE = 3
 
 
@@ -37,43 +27,37 @@ def correlation_metrics(
     max_logistic_bootstrap: int = MAX_LOGISTIC_BOOTSTRAP,
     names: tuple[str, str] = ("scores", "mos"),
 ) -> dict[str, Any]:
-    """SROCC, PLCC, KROCC (tau-b), RMSE, main score and the figures after a logistic fit.
+    """SROCC, PLCC, KROCC (tau-b), RMSE and main score, and RMSE and PLCC after a logistic fit.
 
     Args:
-        scores: predictions (N,), N >= 2, any scale, not constant. (N, 1) is refused.
+        scores: predictions (N,) on any scale, N >= 2, not constant. (N, 1) is refused.
         mos: mean opinion scores (N,), not constant.
-        num_bootstrap: resamples behind each percentile interval, 0 for none.
-        confidence_level: share of the interval, in (0, 1).
-        seed: seed of the resampling. The samples are sorted first, so their order changes nothing.
-        clusters: names (N,) of samples that are no independent ones and are drawn together, such as the prompts of
-            clips. None draws every sample by itself.
-        logistic: whether to fit the four-parameter logistic, the slowest part.
-        max_logistic_bootstrap: the logistic's intervals use at most so many of the resamples.
-        names: what error messages call the two arguments.
+        num_bootstrap: number of resamples for each percentile interval; 0 for no intervals.
+        confidence_level: confidence level of the intervals, in (0, 1).
+        seed: seed of the resampling. The samples are sorted first, so their order has no effect.
+        clusters: name of the cluster of each sample (N,), such as the prompt of a clip. The samples of a cluster are
+            not independent and are drawn together. None draws every sample on its own.
+        logistic: whether to fit the four-parameter logistic, which takes the most time.
+        max_logistic_bootstrap: maximum number of resamples for the intervals after the logistic fit.
+        names: names of the first two arguments in error messages.
 
     Returns:
-        srocc, plcc, krocc, main_score in -1..1; rmse (after giving the scores the mean and deviation of the MOS) and
-        rmse_logistic in units of the MOS; plcc_logistic; logistic_parameters (upper, lower, centre, scale) and
-        logistic_converged, see `fit_logistic`; num_samples; intervals, `{metric: [low, high]}`. The logistic's entries
-        are None below 5 samples. An interval is None where over half of the resamples are constant.
+        srocc, plcc, krocc, main_score in -1..1; rmse (after the scores are given the mean and standard deviation of the
+        MOS) and rmse_logistic in units of the MOS; plcc_logistic; logistic_parameters (upper, lower, centre, scale) and
+        logistic_converged, see `fit_logistic`; num_samples; intervals, `{metric: [low, high]}`. The four entries about
+        the logistic fit are None below 5 samples. An interval is None if more than half of its resamples are constant.
     """
     check_bootstrap(num_bootstrap, confidence_level)
-    scores, mos = as_vector(scores, names[0]), as_vector(mos, names[1])
-    check_lengths({names[0]: scores, names[1]: mos})
-    for values, name in zip((scores, mos), names, strict=True):
-        check_enough(values, name)
+    scores, mos = as_vectors(scores, mos, names)
+    check_enough(scores, names[0])
     check_varies(scores, names[0], "check that the model's weights are loaded and that its inputs differ")
     check_varies(mos, names[1], "check that the right label column was read")
     order = np.lexsort((mos, scores))
     groups = None if clusters is None else as_groups(clusters, "clusters", scores.size)[order]
     scores, mos = scores[order], mos[order]
-    values = point_metrics(scores, mos)
     resampled = distributions(resampled_metrics(scores, mos), scores.size, num_bootstrap, seed, groups)
-    result = {
-        **floats(values),
-        "num_samples": int(scores.size),
-        "intervals": intervals(resampled, confidence_level),
-    }
+    result = floats(point_metrics(scores, mos)) | {"num_samples": int(scores.size)}
+    result["intervals"] = intervals(resampled, confidence_level)
     if logistic:
         number = min(num_bootstrap, max_logistic_bootstrap)
         fit = logistic_report(scores, mos, number, confidence_level, seed, groups)
@@ -82,12 +66,18 @@ def correlation_metrics(
     return result
 
 
-def _too_small_or_constant(scores: np.ndarray, mos: np.ndarray, min_size: int) -> bool:
-    return scores.size < max(min_size, MIN_SAMPLES) or is_constant(scores) or is_constant(mos)
+def metrics_or_none(
+    scores: np.ndarray, mos: np.ndarray, min_samples: int = MIN_SAMPLES, logistic: bool = True, **settings: Any
+) -> dict[str, Any]:
+    """`correlation_metrics` of scores (N,) and MOS (N,), or None for every figure if they are constant or too few."""
+    if scores.size >= max(min_samples, MIN_SAMPLES) and not is_constant(scores) and not is_constant(mos):
+        return correlation_metrics(scores, mos, logistic=logistic, **settings)
+    names = (*CORRELATION_NAMES, *(LOGISTIC_NAMES + LOGISTIC_DETAILS if logistic else ()))
+    return {**dict.fromkeys(names), "num_samples": int(scores.size), "intervals": {}}
 
 
 def _members(groups: np.ndarray) -> dict[str, np.ndarray]:
-    """Group name -> indices of its samples, by name; the samples without a group ("") are left out."""
+    """Name of each group, sorted -> indices of its samples. Samples without a group ("") are left out."""
     return {str(name): np.flatnonzero(groups == name) for name in sorted(set(groups.tolist()) - {""})}
 
 
@@ -100,28 +90,19 @@ def grouped_metrics(
     clusters: Sequence[str] | None = None,
     **settings: Any,
 ) -> dict[str, dict[str, Any]]:
-    """`correlation_metrics` of each group on its own: scores (N,), MOS (N,), group names (N,) -> {name: metrics}.
+    """`correlation_metrics` of each group separately: scores (N,), MOS (N,), group names (N,) -> {name: metrics}.
 
-    A group below `min_group_size` or with constant scores or MOS gets None for every figure, and its num_samples. The
-    RMSE matches mean and deviation within the group. `clusters` (N,) and `settings` as for `correlation_metrics`.
+    Every figure is None for a group with fewer than `min_group_size` samples, or with constant scores or MOS. RMSE is
+    computed with the mean and standard deviation within the group. `clusters` (N,) and `settings`: see
+    `correlation_metrics`.
     """
-    names = settings.get("names", ("scores", "mos"))
-    scores, mos = as_vector(scores, names[0]), as_vector(mos, names[1])
-    check_lengths({names[0]: scores, names[1]: mos})
+    scores, mos = as_vectors(scores, mos, settings.get("names", ("scores", "mos")))
     together = None if clusters is None else as_groups(clusters, "clusters", scores.size)
     results = {}
     for name, index in _members(as_groups(groups, "groups", scores.size)).items():
-        if _too_small_or_constant(scores[index], mos[index], min_group_size):
-            results[name] = _null_metrics(index.size, settings.get("logistic", True))
-        else:
-            own = None if together is None else together[index]
-            results[name] = correlation_metrics(scores[index], mos[index], clusters=own, **settings)
+        own = None if together is None else together[index]
+        results[name] = metrics_or_none(scores[index], mos[index], min_group_size, clusters=own, **settings)
     return results
-
-
-def _null_metrics(num_samples: int, logistic: bool) -> dict[str, Any]:
-    result = {**dict.fromkeys(CORRELATION_NAMES), "num_samples": int(num_samples), "intervals": {}}
-    return {**result, **dict.fromkeys((*LOGISTIC_NAMES, *LOGISTIC_DETAILS))} if logistic else result
 
 
 def _row_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -132,7 +113,7 @@ def _row_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _resampled_means(values: np.ndarray, num_bootstrap: int, seed: int) -> np.ndarray:
-    """Means (R, 2) of resamples of one group's values (N, 2)."""
+    """Values (N, 2) of one group -> means (R, 2) of R resamples."""
     return np.concatenate([weights @ values / len(values) for weights in resamples(len(values), num_bootstrap, seed)])
 
 
@@ -146,15 +127,14 @@ def group_mean_metrics(
     seed: int = 0,
     names: tuple[str, str] = ("scores", "mos"),
 ) -> dict[str, Any]:
-    """SROCC and PLCC between the groups' mean scores and mean MOS: does the metric rank the generators as people do?
+    """SROCC and PLCC between the mean scores and the mean MOS of the groups.
 
-    Scores (N,), MOS (N,), group names (N,). With fewer than 3 groups (two means always correlate by +1 or -1) or
-    constant means both figures are None. The intervals resample the clips within each group and keep
-    the groups as they are.
+    They tell whether the scores rank generators as people do. Scores (N,), MOS (N,), group names (N,). Both are None
+    for fewer than 3 groups and for constant means. The intervals resample the clips within each group; every resample
+    has all groups. `num_bootstrap`, `confidence_level`, `seed` and `names`: see `correlation_metrics`.
     """
     check_bootstrap(num_bootstrap, confidence_level)
-    scores, mos = as_vector(scores, names[0]), as_vector(mos, names[1])
-    check_lengths({names[0]: scores, names[1]: mos})
+    scores, mos = as_vectors(scores, mos, names)
     members = _members(as_groups(groups, "groups", scores.size))
     data = [np.stack([scores[index], mos[index]], axis=1) for index in members.values()]
     means = np.array([values.mean(0) for values in data]).reshape(-1, 2)
@@ -167,7 +147,7 @@ def group_mean_metrics(
     result["plcc"] = float(stats.pearsonr(means[:, 0], means[:, 1]).statistic)
     if num_bootstrap:
         ordered = [values[np.lexsort((values[:, 1], values[:, 0]))] for values in data]
-        # A seed of its own for each group: with a common one, groups of equal size would be resampled in step.
+        # Each group has its own seed. With a common seed, groups of equal size would draw the same indices.
         draws = [_resampled_means(values, num_bootstrap, [seed, number]) for number, values in enumerate(ordered)]
         x, y = np.moveaxis(np.stack(draws, axis=1), 2, 0)
         correlations = {"srocc": _row_correlation(stats.rankdata(x, axis=1), stats.rankdata(y, axis=1))}
@@ -185,10 +165,15 @@ def correlation_report(
     min_group_size: int = MIN_GROUP_SIZE,
     **settings: Any,
 ) -> dict[str, Any]:
-    """`correlation_metrics` overall, with per_generator, per_category and generator_means where the groups are given.
+    """`correlation_metrics` of all samples, plus figures per group.
 
-    Scores (N,), MOS (N,), names (N,) of generators and categories, "" or None for none. `settings`: num_bootstrap,
-    confidence_level, seed, logistic, max_logistic_bootstrap, names, as for `correlation_metrics`.
+    Args:
+        scores, mos: (N,) each.
+        generators: name of the generator of each sample (N,), "" or None for a sample without one. Adds
+            `per_generator` (see `grouped_metrics`) and `generator_means` (see `group_mean_metrics`).
+        categories: the same for categories. Adds `per_category`.
+        min_group_size: see `grouped_metrics`.
+        settings: keyword arguments of `correlation_metrics`.
     """
     report = correlation_metrics(scores, mos, **settings)
     num_samples = report["num_samples"]

@@ -1,7 +1,6 @@
 """SROCC, PLCC, KROCC, RMSE and pairwise accuracy of video-quality scores, as one `evaluate` metric.
 
-The functions on arrays (`correlation_metrics`, `grouped_metrics`, `group_mean_metrics`, `correlation_report`,
-`pairwise_accuracy`) need no `evaluate` object; they stand in the files beside this one.
+Programs can also call the functions in `__all__` on arrays, without `evaluate`.
 """
 
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-# `evaluate` copies the files that this one imports itself: each file beside it must be named here.
+# `evaluate` copies only the files that this file imports itself, so every file of the folder must be imported here.
 from .checks import as_array, as_preferences, check_lengths, check_shape
 from .correlations import CORRELATION_NAMES
 from .logistic import fit_logistic, logistic_curve
@@ -34,26 +33,30 @@ _CITATION = """\
 
 _DESCRIPTION = """\
 Agreement of predicted video-quality scores with human opinion: SROCC, PLCC, KROCC, RMSE (after matching mean and
-deviation, and after a four-parameter logistic fit) and the main score (SROCC + PLCC) / 2, each with a bootstrap
-interval, overall, per generator, per category and between the generators' means; pairwise accuracy with and without
-ties for preference data (config_name="pairs").
+standard deviation, and after a four-parameter logistic fit) and the main score (SROCC + PLCC) / 2, with bootstrap
+intervals: for all samples, per generator, per category and between the means of the generators. For preference data
+(config_name="pairs"): pairwise accuracy with and without ties.
 """
 
 _KWARGS_DESCRIPTION = """
-Args, by config_name:
-    predictions (floats), references (floats, the MOS): "default", "generators", "categories" and "grouped".
-    generators (strings): a column of "generators" and "grouped"; elsewhere an optional list given to compute().
-    categories (strings): a column of "categories" and "grouped"; elsewhere an optional list given to compute().
-        An empty string leaves the sample out of the groups, not out of the overall figures.
-    predictions_a, predictions_b (floats), preferences ("A", "B", "same", or 1, -1, 0): "pairs".
-    num_bootstrap (int): resamples behind each interval; 0 for none. Defaults to 1000.
-    confidence_level (float): defaults to 0.95.
+Args of every configuration (config_name):
+    num_bootstrap (int): number of resamples for each interval; 0 for no intervals. Defaults to 1000.
+    confidence_level (float): confidence level of the intervals. Defaults to 0.95.
     seed (int): seed of the resampling. Defaults to 0.
-    clusters (list of strings): names of samples that are drawn together, such as the clips' prompts. Not in "pairs".
-    logistic (bool): whether to fit the four-parameter logistic. Defaults to True. Not in "pairs".
-    max_logistic_bootstrap (int): resamples behind the logistic's intervals, at most. Defaults to 200. Not in "pairs".
-    min_group_size (int): smaller groups get null metrics. Defaults to 3. Not in "pairs".
-    tie_threshold (float): only in "pairs": |a - b| up to it counts as a tie; calibrated on the data when not given.
+Args of every configuration except "pairs":
+    predictions (floats): scores of the clips, on any scale.
+    references (floats): mean opinion scores (MOS) of the clips.
+    generators (strings): generator of each clip. A column of "generators" and "grouped"; an optional argument of
+        compute() in the other configurations. A clip with an empty string counts only in the overall figures.
+    categories (strings): category of each clip. A column of "categories" and "grouped", otherwise like generators.
+    clusters (list of strings): clips with the same name are drawn together, for example the prompt of each clip.
+    logistic (bool): whether to fit the four-parameter logistic. Defaults to True.
+    max_logistic_bootstrap (int): maximum number of resamples for the intervals after the fit. Defaults to 200.
+    min_group_size (int): the figures of smaller groups are null. Defaults to 3.
+Args of "pairs":
+    predictions_a, predictions_b (floats): scores of the two clips of each pair.
+    preferences: "A", "B" or "same" for each pair, or 1, -1 or 0.
+    tie_threshold (float): the scores tie if |a - b| is at most this number. Calibrated on the data by default.
 Returns:
     srocc, plcc, krocc, rmse, rmse_logistic, plcc_logistic, main_score, logistic_parameters, logistic_converged,
     num_samples, intervals {metric: [low, high]}; with groups also per_generator, per_category, generator_means.
@@ -77,7 +80,7 @@ COLUMN_TYPES = {"generators": "string", "categories": "string", "preferences": "
 
 
 class VQACorrelation(evaluate.Metric):
-    """The `evaluate` metric. `config_name` fixes the columns: see `COLUMNS` and the metric card."""
+    """The `evaluate` metric. `config_name` determines the columns, see `COLUMNS` and the metric card."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in COLUMNS:
@@ -92,13 +95,13 @@ class VQACorrelation(evaluate.Metric):
         )
 
     def add(self, *, prediction: float | None = None, reference: float | None = None, **kwargs: Any) -> None:
-        """Add one sample; columns other than the two keep their plural names."""
+        """Add one sample. Other columns are passed by their plural names, for example `generators="name"`."""
         if "preferences" in kwargs:
             kwargs["preferences"] = int(as_preferences([kwargs["preferences"]])[0])
         super().add(prediction=prediction, reference=reference, **kwargs)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Add a batch: every column of the configuration, 1-D and of one length. Checked before anything is stored."""
+        """Add a batch: every column of the configuration, 1-D and of equal length. Nothing is stored on an error."""
         given = {"predictions": predictions, "references": references, **kwargs}
         batch = {name: self._checked_column(name, given.get(name)) for name in COLUMNS[self.config_name]}
         check_lengths(batch)
@@ -109,7 +112,7 @@ class VQACorrelation(evaluate.Metric):
         if values is None:
             raise ValueError(
                 f"{name} is missing; config_name={self.config_name!r} needs {', '.join(COLUMNS[self.config_name])} in "
-                "every batch. Pass it, or load another config_name."
+                "every batch. Pass the column, or load another config_name."
             )
         if name == "preferences":
             return as_preferences(values)

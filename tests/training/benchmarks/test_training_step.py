@@ -1,18 +1,18 @@
 import json
 
 import pytest
-from accelerate.state import AcceleratorState
 
+from tests.training.tiny import forget_accelerator
 from training.benchmarks import training_step
 
 ARGUMENTS = ["--model", "small", "--cpu", "--batch_size", "2", "--batches", "2", "--repeats", "1"]
 
 
 @pytest.fixture(autouse=True)
-def another_precision_in_one_process():
-    AcceleratorState._reset_state()
+def new_accelerator():
+    forget_accelerator()
     yield
-    AcceleratorState._reset_state()
+    forget_accelerator()
 
 
 def rows_of(tmp_path, *arguments):
@@ -32,7 +32,7 @@ def test_a_step_and_its_loader_are_timed_and_compared(tmp_path, workers, capsys)
     assert f"{expected:.1%} of a step" in capsys.readouterr().out
 
 
-def test_what_is_fixed_takes_no_work_on_the_way_back(tmp_path):
+def test_frozen_parameters_need_no_work_in_the_backward_pass(tmp_path):
     options = ["--num_workers", "0", "--branches", "alignment", "--mixed_precision", "no", "--cache", "--unfixed_ratio"]
     work = [rows_of(tmp_path, *options, ratio)[1]["gflop"] for ratio in ("0", "0.7", "1")]
     assert work[0] < work[1] < work[2] < 3.1 * work[0]

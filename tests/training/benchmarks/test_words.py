@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from dataset_scripts.synthetic_prompts import BACKGROUNDS, SUBJECTS, make_prompts
 from modeling_aigcvqa.explain.words import WordScore, word_spans
@@ -23,7 +24,7 @@ from training.benchmarks.words import (
 from training.common.prompt_parts import part_of
 
 
-def test_parts_of_the_grammars_prompts():
+def test_parts_of_generated_prompts():
     for prompt in make_prompts(400, seed=3):
         words = {}
         for start, end in word_spans(prompt.text):
@@ -83,30 +84,18 @@ def test_usable_clips():
         with pytest.raises(ValueError, match="at most one"):
             wrong_part(json.dumps(failures))
     failures = [{"wrong_count": 0.3}, {}, {"nothing_of_prompt": 0.9}, {}]
-    clips = {
-        "failures": [json.dumps(f) for f in failures],
-        "prompt": ["one", "one", "one", "other"],
-        "prompt_parts": [],
-    }
-    data = FakeData(clips)
-    assert usable_clips(data) == [(0, "count"), (1, None)]
+    columns = {"failures": [json.dumps(f) for f in failures], "prompt": ["one", "one", "one", "other"]}
+    clips = Dataset.from_dict(columns | {"prompt_parts": ["[]"] * 4})
+    assert usable_clips(clips) == [(0, "count"), (1, None)]
     with pytest.raises(ValueError, match=r"no column \['failures', 'prompt_parts'\]"):
-        usable_clips(FakeData({"prompt": ["one"]}))
+        usable_clips(Dataset.from_dict({"prompt": ["one"]}))
     with pytest.raises(ValueError, match="exactly one part"):
-        usable_clips(FakeData({"failures": ["{}"], "prompt": ["one"], "prompt_parts": ["[]"]}))
-
-
-class FakeData(dict):
-    """The two things of a `datasets.Dataset` that are asked for here."""
-
-    @property
-    def column_names(self):
-        return list(self)
+        usable_clips(clips.select([1]))
 
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder as synthetic_t2v writes it: two prompts, three clips each, one of them broken."""
+    """A folder like those of synthetic_t2v: two prompts with three clips each; one clip is broken."""
     folder = tmp_path / "data" / "data" / "train"
     folder.mkdir(parents=True)
     rows = []
@@ -128,7 +117,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_from_files_to_figures(data, model_folder, tmp_path, monkeypatch, capsys):
+def test_the_program_scores_a_folder(data, model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     output = tmp_path / "words.json"
     arguments = ["--model", str(model_folder), "--data", str(data), "--output", str(output)]
@@ -144,7 +133,7 @@ def test_from_files_to_figures(data, model_folder, tmp_path, monkeypatch, capsys
     assert "5.mp4" in printed.err
 
 
-def test_wrong_calls(tmp_path, capsys, monkeypatch):
+def test_invalid_arguments_are_named(tmp_path, capsys, monkeypatch):
     assert main(["--data", str(tmp_path / "none"), "--output", str(tmp_path / "no" / "out.json")]) == 2
     assert "does not exist" in capsys.readouterr().err
     without = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(branches=["technical"])))

@@ -1,4 +1,4 @@
-"""The parts of a run: data order, losses on the global batch, parameter groups, scales, arguments."""
+"""Tests of training/common: data, losses on the global batch, parameter groups, scale of the scores, arguments."""
 
 import json
 import re
@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
 from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.loss_aigcvqa import quality_loss
-from tests.training.tiny import tiny_data, tiny_model
+from tests.training.tiny import forget_accelerator, tiny_data, tiny_model
 from training import stage1, stage2, stage3
 from training.common.arguments import StageArguments, parse_arguments
 from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
@@ -45,15 +44,14 @@ def processor(model):
 @pytest.fixture
 def accelerator(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    for state in (AcceleratorState, PartialState, GradientState):
-        state._reset_state()
+    forget_accelerator()
     return Accelerator()
 
 
 # --- data --------------------------------------------------------------------------------------------------------
 
 
-def test_parts_of_a_split_file_and_of_the_data_set(data):
+def test_parts_of_a_split_file_and_of_a_data_set(data):
     folder, split = map(str, data)
     assert [len(load_clips(folder, split, part)) for part in ("train", "validation", "test")] == [12, 4, 4]
     assert len(load_clips(folder)) == len(load_clips(folder, part="train")) == 20
@@ -71,8 +69,8 @@ configs:
 """
 
 
-def test_a_folder_that_was_moved_or_relabelled_is_read_anew(tmp_path):
-    """`datasets` keys its cache by a folder's card and name: equal ones share whole paths and old labels."""
+def test_a_moved_or_changed_folder_is_read_again(tmp_path):
+    """`datasets` would return the cached paths and labels of another folder with the same name and card."""
     first, second = tmp_path / "first" / "data", tmp_path / "second" / "data"
     tiny_data(first.parent)
     (first / "README.md").write_text(CARD)
@@ -81,30 +79,30 @@ def test_a_folder_that_was_moved_or_relabelled_is_read_anew(tmp_path):
     second.parent.mkdir()
     first.rename(second)
     for clip in load_clips(str(second)):
-        assert clip["video"]["path"].startswith(str(second)), "not where it was"
+        assert clip["video"]["path"].startswith(str(second)), "the path is that of the moved folder"
     metadata = second / "data" / "train" / "metadata.jsonl"
     rows = [json.loads(line) for line in metadata.read_text().splitlines()]
     metadata.write_text("".join(json.dumps(row | {"mos": row["mos"] + 1}) + "\n" for row in rows))
     assert load_clips(str(second))["mos"][0] == pytest.approx(before["mos"][0] + 1)
 
 
-def test_what_a_split_may_not_be(data, tmp_path):
+def test_wrong_splits_are_refused(data, tmp_path):
     folder, split = map(str, data)
     with pytest.raises(ValueError, match="not 'validation'; pass --split_file"):
         load_clips(folder, part="validation")
     with pytest.raises(ValueError, match="expected one of"):
         load_clips(folder, split, "dev")
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="neither a folder nor a Hub id"):
         load_clips(str(tmp_path / "nowhere"))
     (tmp_path / "other.csv").write_text("id,split\nunheard-of,train\n")
     with pytest.raises(ValueError, match="'unheard-of'"):
         load_clips(folder, tmp_path / "other.csv", "train")
     (tmp_path / "empty.csv").write_text("id,split\n00000-aurora,train\n")
-    with pytest.raises(ValueError, match="no clip in its part 'test'"):
+    with pytest.raises(ValueError, match="no clip in the part 'test'"):
         load_clips(folder, tmp_path / "empty.csv", "test")
 
 
-def test_all_processes_together_see_the_same_batches():
+def test_the_global_batches_do_not_depend_on_the_number_of_processes():
     whole = GlobalBatchSampler(23, 4, 7, 0, 1)
     halves = [GlobalBatchSampler(23, 4, 7, rank, 2) for rank in range(2)]
     for sampler in (whole, *halves):
@@ -118,8 +116,10 @@ def test_all_processes_together_see_the_same_batches():
     assert list(later) != list(whole)[2:]
 
 
-def test_a_sample_depends_on_seed_epoch_and_clip_alone(data, processor, monkeypatch):
-    monkeypatch.setattr(processor.video_processor, "fragment_size", 8)  # room to move in a frame of 64 pixels
+def test_a_sample_depends_only_on_seed_epoch_and_clip(data, processor, monkeypatch):
+    monkeypatch.setattr(
+        processor.video_processor, "fragment_size", 8
+    )  # smaller than a cell, so that fragments can move in a frame of 64 x 64 pixels
     clips = load_clips(str(data[0]))
     columns = {"quality": "mos", "alignment": "alignment_mos"}
     dataset = ClipDataset(clips, processor, columns, INPUTS, seed=1, prompt_negatives=2)
@@ -135,18 +135,30 @@ def test_a_sample_depends_on_seed_epoch_and_clip_alone(data, processor, monkeypa
         ClipDataset(clips, processor, {"quality": "stars"}, INPUTS)
 
 
+def test_only_the_inputs_of_the_branches_are_read(data, processor):
+    """Clips without a prompt are valid unless a branch reads prompts; only the views of the branches are computed."""
+    clips = load_clips(str(data[0]))
+    clips = clips.remove_columns("prompt").add_column("prompt", [""] * len(clips))
+    for inputs in (["pixel_values_fragments", "pixel_values_resized"], ["pixel_values_resized"]):
+        dataset = ClipDataset(clips, processor, {"quality": "mos"}, inputs)
+        batch = next(iter(make_loader(dataset, [[(0, 0), (0, 1)]], num_workers=0)))
+        assert set(batch) == {*inputs, "labels", "index", "failed"}
+    with pytest.raises(ValueError, match="is empty"):
+        next(iter(make_loader(ClipDataset(clips, processor, {"quality": "mos"}, INPUTS), [[(0, 0)]], num_workers=0)))
+
+
 def test_the_cache_changes_nothing(data, processor, tmp_path):
     clips = load_clips(str(data[0]))
     plain = ClipDataset(clips, processor, {"quality": "mos"}, INPUTS, seed=1)
     cached = ClipDataset(clips, processor, {"quality": "mos"}, INPUTS, seed=1, cache=FrameCache(tmp_path, processor))
-    for _ in range(2):  # filled, then read
+    for _ in range(2):  # the first pass fills the cache, the second reads it
         for name in ("pixel_values_fragments", "pixel_values_resized"):
             assert torch.equal(plain[(0, 2)][name], cached[(0, 2)][name])
     assert len(list(tmp_path.iterdir())) == 1, "no partial file is left"
     assert np.load(next(tmp_path.iterdir())).shape == (4, 64, 64, 3)
 
 
-def test_validation_is_shared_evenly():
+def test_validation_is_distributed_evenly():
     shares = [validation_batches(7, 2, rank, 3) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1
     assert {index for share in shares for batch in share for _, index in batch} == set(range(7))
@@ -175,7 +187,7 @@ def gradients(accelerator, model, batch, terms, parts) -> tuple[dict, dict]:
     return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_the_gradient_is_that_of_the_losses(accelerator, model, batch):
+def test_the_gradient_is_the_gradient_of_the_losses(accelerator, model, batch):
     losses, found = gradients(accelerator, model, batch, ["quality", "technical"], 1)
     model.zero_grad()
     scores, mos = score(model, batch, ["quality", "technical"]), batch["labels"]["quality"].float() / 10
@@ -196,7 +208,7 @@ def test_accumulation_does_not_change_the_loss(accelerator, model, batch, parts)
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_both_passes_of_an_accumulated_step_draw_the_same_dropout(accelerator, batch, monkeypatch):
+def test_both_passes_of_an_accumulated_step_use_the_same_dropout(accelerator, batch, monkeypatch):
     model = tiny_model(dropout=True).train()
     drawn = []
     original = torch.nn.functional.dropout
@@ -213,7 +225,7 @@ def test_both_passes_of_an_accumulated_step_draw_the_same_dropout(accelerator, b
     assert any(mask.any() for mask in drawn)
 
 
-def test_wrong_prompts_are_labelled_low():
+def test_wrong_prompts_get_the_negative_label():
     batch = {"input_ids": torch.ones(2, 3, 5), "labels": {"alignment": torch.tensor([50.0, 80.0])}}
     labels = with_negative_labels(batch, 10.0)["labels"]["alignment"]
     assert labels.tolist() == [[50, 10, 10], [80, 10, 10]]
@@ -228,9 +240,10 @@ def full_model():
         return AIGCVQAModel(AIGCVQAConfig())
 
 
-def test_every_parameter_of_the_encoders_has_its_layer(full_model):
+def test_every_parameter_of_an_encoder_belongs_to_a_layer(full_model):
     counts = {name: len(layers(encoder)) for name, encoder in encoders(full_model).items()}
-    # patches, 12 blocks and 3 reductions, norm; stem, 18 blocks and 3 reductions, norm; patches, 24, norm; words, 12
+    # technical: patch embedding, 12 blocks, 3 reductions, norm; aesthetic: stem, 18 blocks, 3 reductions, norm;
+    # alignment: patch embedding, 24 blocks, norm; word embedding, 12 layers
     assert counts == {"technical": 17, "aesthetic": 23, "alignment vision": 26, "alignment text": 13}
     for encoder in encoders(full_model).values():
         assert sum(len(layer) for layer in layers(encoder)) == len(list(encoder.parameters()))
@@ -244,17 +257,17 @@ def test_convnext_layers_run_from_stem_to_output(full_model):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.7, 1.0])
-def test_the_unfixed_share_is_the_end_of_every_encoder(full_model, ratio):
+def test_the_last_layers_of_every_encoder_train(full_model, ratio):
     unfix(full_model, ratio)
     for name, encoder in encoders(full_model).items():
         trains = [all(p.requires_grad for p in layer) for layer in layers(encoder)]
         sizes = [sum(p.numel() for p in layer) for layer in layers(encoder)]
-        assert trains == sorted(trains), f"{name}: a frozen layer stands after one that trains"
+        assert trains == sorted(trains), f"{name}: a frozen layer follows a layer that trains"
         share = sum(size for size, t in zip(sizes, trains) if t) / sum(sizes)
         largest = max(sizes) / sum(sizes)
         assert ratio <= share < ratio + largest + 1e-9, name
-    kept = [n for n, p in full_model.named_parameters() if re.search("head|adapter", n) and not p.requires_grad]
-    assert kept == []
+    frozen = [n for n, p in full_model.named_parameters() if re.search("head|adapter", n) and not p.requires_grad]
+    assert frozen == []
 
 
 def test_ratios_outside_0_to_1_are_refused(model):
@@ -262,7 +275,7 @@ def test_ratios_outside_0_to_1_are_refused(model):
         unfix(model, 70)
 
 
-def test_decay_spares_biases_norms_and_position_tables(full_model):
+def test_no_weight_decay_on_biases_norms_and_position_tables(full_model):
     unfix(full_model, 1.0)
     names = {id(p): name for name, p in full_model.named_parameters()}
     decayed, exempt = ([names[id(p)] for p in group["params"]] for group in parameter_groups(full_model, 0.05))
@@ -279,10 +292,10 @@ def test_counts_by_branch(model):
     assert all(trained == total for trained, total in counts.values())
 
 
-# --- scales ------------------------------------------------------------------------------------------------------
+# --- models ------------------------------------------------------------------------------------------------------
 
 
-def test_selected_branches_are_the_model_s_own():
+def test_selected_branches_share_their_modules_with_the_model():
     model = tiny_model()
     selected = select_branches(model, ["alignment"])
     assert selected.config.branches == ["alignment"] and model.config.branches[0] == "technical"
@@ -292,7 +305,7 @@ def test_selected_branches_are_the_model_s_own():
         select_branches(selected, ["technical"])
 
 
-def test_the_label_scale_moves_scores_as_it_moves_labels(data, model, processor, batch):
+def test_scores_follow_the_scale_of_the_labels(data, model, processor, batch):
     model = tiny_model(dropout=False).eval()
     names = ["quality", "technical", "aesthetic", "alignment"]
     with torch.no_grad():
@@ -306,7 +319,7 @@ def test_the_label_scale_moves_scores_as_it_moves_labels(data, model, processor,
     torch.testing.assert_close(again["quality"], before["quality"] + 3, rtol=1e-5, atol=1e-3)
 
 
-def test_the_level_matches_mean_and_deviation(batch):
+def test_the_level_matches_mean_and_standard_deviation(batch):
     model = tiny_model(dropout=False).eval()
     names, mos = ["quality", "technical", "aesthetic", "alignment"], torch.linspace(20, 80, 8)
     with torch.no_grad():
@@ -320,40 +333,30 @@ def test_the_level_matches_mean_and_deviation(batch):
 # --- arguments ---------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_has_the_last_word(tmp_path):
+def test_the_command_line_overrides_the_yaml_file(tmp_path):
     (tmp_path / "c.yaml").write_text("epochs: 7\nlearning_rate: 1.0e-4\nlabels: [technical=technical_mos]\ndata: d\n")
-    found = parse_arguments("", ["--config", str(tmp_path / "c.yaml"), "--epochs", "9", "--output", "o"])
+    found = parse_arguments(
+        stage1.build_parser(), ["--config", str(tmp_path / "c.yaml"), "--epochs", "9", "--output", "o"]
+    )
     assert (found.epochs, found.learning_rate, found.data) == (9, 1e-4, "d")
     assert found.label_columns(["technical", "quality"]) == {"technical": "technical_mos", "quality": "mos"}
     (tmp_path / "c.yaml").write_text("epoch: 7\n")
     with pytest.raises(SystemExit):
-        parse_arguments("", ["--config", str(tmp_path / "c.yaml"), "--data", "d", "--output", "o"])
+        parse_arguments(stage1.build_parser(), ["--config", str(tmp_path / "c.yaml"), "--data", "d", "--output", "o"])
 
 
-def test_the_paper_s_settings():
+def test_the_settings_of_the_paper():
     for stage, ratio in ((stage1, 1.0), (stage2, 0.7), (stage3, 0.3)):
         path = f"training/configs/{stage.STAGE.name}.yaml"
-        found = parse_arguments("", ["--config", path, "--data", "d", "--output", "o"])
+        found = parse_arguments(stage1.build_parser(), ["--config", path, "--data", "d", "--output", "o"])
         assert (found.epochs, found.batch_size, found.learning_rate) == (50, 8, 3e-5)
         assert stage.STAGE.unfixed_ratio == ratio and found.unfixed_ratio is None
 
 
-def test_values_that_no_stage_can_use_end_with_a_usage_message(capsys):
+def test_invalid_values_on_the_command_line_end_with_a_usage_message(capsys):
     with pytest.raises(SystemExit):
-        parse_arguments("", ["--data", "d", "--output", "o", "--batch_size", "1"])
+        parse_arguments(stage1.build_parser(), ["--data", "d", "--output", "o", "--batch_size", "1"])
     assert "batch_size=1" in capsys.readouterr().err
-
-
-def test_only_what_the_branches_see_is_read(data, processor):
-    """Stage 1 reads no prompt, so it takes clips without one; a branch alone has its own view computed."""
-    clips = load_clips(str(data[0]))
-    clips = clips.remove_columns("prompt").add_column("prompt", [""] * len(clips))
-    for inputs in (["pixel_values_fragments", "pixel_values_resized"], ["pixel_values_resized"]):
-        dataset = ClipDataset(clips, processor, {"quality": "mos"}, inputs)
-        batch = next(iter(make_loader(dataset, [[(0, 0), (0, 1)]], num_workers=0)))
-        assert set(batch) == {*inputs, "labels", "index", "failed"}
-    with pytest.raises(ValueError, match="is empty"):
-        next(iter(make_loader(ClipDataset(clips, processor, {"quality": "mos"}, INPUTS), [[(0, 0)]], num_workers=0)))
 
 
 @pytest.mark.parametrize(
@@ -366,9 +369,8 @@ def test_wrong_arguments_are_named(change):
         StageArguments(data="d", output="o", **change)
 
 
-def test_accelerate_s_own_accumulation_is_refused(accelerator, monkeypatch, tmp_path):
-    for state in (AcceleratorState, PartialState, GradientState):
-        state._reset_state()
+def test_accumulation_by_accelerate_is_refused(accelerator, monkeypatch, tmp_path):
+    forget_accelerator()
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     with pytest.raises(ValueError, match="pass --gradient_accumulation_steps"):
         make_accelerator(StageArguments(data="d", output=str(tmp_path)))

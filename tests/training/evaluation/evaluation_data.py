@@ -1,4 +1,4 @@
-"""A tiny prepared folder for the tests of evaluation: real clips, labels, failures, one file that is no video."""
+"""Tiny prepared data set for the tests of evaluation: clips with labels and failures, optionally an unreadable file."""
 
 import json
 from pathlib import Path
@@ -36,13 +36,13 @@ def make_rows() -> list[dict]:
 
 
 def make_data_set(folder: Path, broken: str | None = None) -> Path:
-    """Write the clips and their metadata below `folder`, as the test part; `broken` is the id of a file of text."""
+    """Write the clips and their metadata into `folder` as the test part. The file of clip `broken` is not a video."""
     test = folder / "data" / "test"
     test.mkdir(parents=True)
     rows = make_rows()
     for index, row in enumerate(rows):
         if row["id"] == broken:
-            (test / row["file_name"]).write_text("no video")
+            (test / row["file_name"]).write_text("not a video")
         else:
             write_video(test / row["file_name"], moving_gradient(4 + index, 64, 64 + 16 * index))
     (test / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

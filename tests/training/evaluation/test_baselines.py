@@ -1,4 +1,4 @@
-"""Published metrics as scorers: real file formats with tiny random weights, figures worked apart from them."""
+"""Tests of the baselines on tiny random weights in the real file formats, compared with independent computations."""
 
 import math
 
@@ -35,7 +35,7 @@ BROKEN = "000-basalt"
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Three clips, the second one no video."""
+    """Three clips. The second file is not a video."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         data = make_data_set(tmp_path_factory.mktemp("data"), broken=BROKEN)
@@ -44,7 +44,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
-    """A CLIP of 32-pixel images with a vocabulary of letters."""
+    """A CLIP model for images of 32 x 32 pixels, with a vocabulary of letters."""
     folder, letters = tmp_path_factory.mktemp("clip"), "abcdefghijklmnopqrstuvwxyz"
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={token: index for index, token in enumerate(vocabulary)}, merges=[])
@@ -66,7 +66,7 @@ def blip_folder(tmp_path_factory):
     config = BlipConfig(text_config=text, vision_config=VISION, image_text_hidden_size=16)
     model = BlipForImageTextRetrieval(config)
     with torch.no_grad():
-        for parameter in model.parameters():  # as initialised it gives one probability for everything
+        for parameter in model.parameters():  # with the initial weights all probabilities are equal
             parameter.normal_(0, 0.2)
     model.save_pretrained(folder)
     BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
@@ -75,7 +75,7 @@ def blip_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dover_folder(small_model, processor, tmp_path_factory):
-    """The small model with the constants that a conversion of DOVER's weights puts into its config."""
+    """The small model with DOVER's constants in its config, as in a converted folder."""
     model = AIGCVQAModel(small_model.config.__class__.from_dict(small_model.config.to_dict()))
     model.load_state_dict(small_model.state_dict())
     for branch, (scale, shift) in DOVER.affine.items():
@@ -88,7 +88,7 @@ def scores_of(name, folder, clips, **options):
     scorer = baseline_scorer(name, str(folder), device="cpu", **options)
     results = list(scorer.score(clips))
     assert scorer.score_names == (name,)
-    assert "0-basalt.mp4" in results[1]["error"], "one bad file stops nothing"
+    assert "0-basalt.mp4" in results[1]["error"], "an unreadable file does not stop the run"
     assert [set(results[index]) for index in (0, 2)] == [{name}] * 2
     return [results[index][name] for index in (0, 2)]
 
@@ -102,7 +102,7 @@ def test_clipsim_is_the_mean_cosine_of_frames_and_prompt(clip_folder, clips):
     model, processor = CLIPModel.from_pretrained(clip_folder).eval(), CLIPProcessor.from_pretrained(clip_folder)
     scores = scores_of("clipsim", clip_folder, clips, batch_size=3)
     for score, row in zip(scores, (clips[0], clips[2])):
-        assert len(processor.tokenizer(row["prompt"])["input_ids"]) > 20, "the prompt is cut"
+        assert len(processor.tokenizer(row["prompt"])["input_ids"]) > 20, "the prompt is truncated"
         inputs = processor(
             images=frames_of(row), text=row["prompt"], return_tensors="pt", truncation=True, max_length=20
         )
@@ -136,7 +136,7 @@ def test_fast_vqa_is_the_technical_branch_with_its_sampling(model_folder, clips)
 def test_dover_is_its_fusion(dover_folder, clips):
     score, _ = scores_of("dover", dover_folder, clips)
     pipeline = load_pipeline(str(dover_folder), ["technical", "aesthetic"], device="cpu")
-    for branch in ("technical", "aesthetic"):  # back to the raw means
+    for branch in ("technical", "aesthetic"):  # raw means
         part = getattr(pipeline.model.config, f"{branch}_config")
         part.score_scale, part.score_shift = 1.0, 0.0
     raw = pipeline(clips[0], protocol="dover")
@@ -181,7 +181,7 @@ def test_an_unknown_baseline_is_refused():
 def test_a_clip_without_prompt_is_an_error(clip_folder, clips):
     row = clips.select([0]).map(lambda row: {"prompt": " "})
     assert list(baseline_scorer("clipsim", str(clip_folder), device="cpu").score(row)) == [
-        {"error": "the clip has no prompt, which this baseline scores it against."}
+        {"error": "the clip has no prompt, but this baseline compares frames with the prompt."}
     ]
 
 
@@ -191,4 +191,4 @@ def test_a_baseline_is_evaluated_like_a_model(clip_folder, tmp_path, monkeypatch
     arguments = ["--baseline", "clipsim", "--model", str(clip_folder), "--device", "cpu", "--prompt_swap"]
     assert main([*arguments, "--data", str(data), "--output", str(tmp_path / "out"), "--num_bootstrap", "0"]) == 0
     assert "| clipsim |" in capsys.readouterr().out
-    assert "on clipsim in" in (tmp_path / "out" / "report.md").read_text()
+    assert "clipsim is higher with the right prompt" in (tmp_path / "out" / "report.md").read_text()

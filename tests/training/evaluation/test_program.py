@@ -1,6 +1,7 @@
-"""The evaluation: figures against scipy, resumption, other metrics' files, intervals, what the synthetic set allows."""
+"""Tests of the evaluation: figures, interrupted runs, prediction files, intervals, synthetic benchmark, prompt swap."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -48,14 +49,14 @@ def read_metrics(output):
 
 @pytest.fixture(scope="module")
 def evaluated(model_folder, tmp_path_factory):
-    """An evaluation of the small model, with a clip that cannot be read: the output and the exit code."""
+    """Output folder and exit status of an evaluation of the small model on data with one unreadable clip."""
     folder = make_data_set(tmp_path_factory.mktemp("broken"), broken=BROKEN)
     output = tmp_path_factory.mktemp("evaluated")
     arguments = ["--model", str(model_folder), "--data", str(folder), "--output", str(output), "--device", "cpu"]
     return output, main([*arguments, "--num_bootstrap", "20", "--batch_size", "3", "--prompt_swap"])
 
 
-def test_the_figures_are_those_of_the_predictions(evaluated):
+def test_figures_match_the_predictions(evaluated):
     output, _ = evaluated
     predictions, result = pd.read_csv(output / "predictions.csv"), read_metrics(output)
     scored = predictions.dropna(subset=list(SCORES))
@@ -74,7 +75,7 @@ def test_the_figures_are_those_of_the_predictions(evaluated):
     assert set(result["by_category"]) == {"animal", "object"}
 
 
-def test_a_clip_that_cannot_be_scored_is_named_and_counts_nowhere(evaluated):
+def test_an_unreadable_clip_is_reported_and_left_out_of_all_figures(evaluated):
     output, code = evaluated
     result = read_metrics(output)
     assert code == 1
@@ -94,17 +95,17 @@ def test_the_report_and_its_plots(evaluated):
         assert Image.open(output / f"scatter_{score}.png").size == (845, 650)
     for heading in ("All clips", "noiseless latent", "right prompt", "By generator", "By category"):
         assert heading in report
-    assert "untrained" in report, "the caveat on the weights stands beside the figures"
+    assert "untrained" in report, "the report shows the caveat about the weights"
 
 
 def test_the_prompt_swap_compares_faithful_clips_with_another_prompt(evaluated):
     output, _ = evaluated
     swap, figures = pd.read_csv(output / "prompt_swap.csv"), read_metrics(output)["prompt_swap"]
     assert BROKEN not in set(swap["id"])
-    assert figures["num_clips"] == len(swap) == 7, "the clip with a wrong colour is the broken one"
+    assert figures["num_clips"] == len(swap) == 7, "the only clip with a wrong colour is the broken clip"
     assert (swap["prompt"] != swap["other_prompt"]).all()
     assert figures["share"]["value"] == pytest.approx((swap["alignment_score"] > swap["other_score"]).mean())
-    assert (swap["alignment_score"] != swap["other_score"]).any(), "the other prompt was indeed scored"
+    assert (swap["alignment_score"] != swap["other_score"]).any(), "clips are scored with the other prompt"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,7 @@ def test_the_prompt_swap_compares_faithful_clips_with_another_prompt(evaluated):
     [
         ([], "nothing to evaluate"),
         (["--baseline", "dover"], "--model DIR"),
+        (["--baseline", "dover", "--model", "small", "--branches", "technical"], "--branches technical needs --model"),
         (["--predictions", "a.csv", "--prompt_swap"], "pass --model"),
         (["--model", "small", "--num_bootstrap", "-1"], "--num_bootstrap -1"),
         (["--model", "small", "--branches", "technical", "--prompt_swap"], "depends on the prompt"),
@@ -124,11 +126,28 @@ def test_a_wrong_call_says_why(arguments, message, data, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt_swap"], r"--prompt_swap: part 'test' of .* 1 different prompts, .* leave --prompt_swap out"),
+        (["--predictions", "missing.csv"], "'missing.csv' cannot be read"),
+    ],
+)
+def test_a_run_that_cannot_finish_fails_before_scoring(arguments, message, data, tmp_path, monkeypatch, capsys):
+    """The two clips have the same prompt, so neither can be scored with another prompt."""
+    monkeypatch.setattr("training.evaluation.program.model_scorer", lambda *_, **__: pytest.fail("the model is loaded"))
+    split = tmp_path / "split.csv"
+    split.write_text("id,split\n000-aurora,test\n000-basalt,test\n")
+    arguments = ["--model", "small", *arguments, "--data", str(data), "--split_file", str(split)]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
 # ------------------------------------------------------------------------------------------------------------ scoring
 
 
 def counting_scorer(calls, identity="one"):
-    """Gives every clip the length of its prompt, and notes what it was asked for."""
+    """A scorer that gives the length of the prompt as the score, and appends the id of each clip to `calls`."""
 
     def score(clips):
         for row in clips:
@@ -143,18 +162,18 @@ def console():
     return Console(quiet=True)
 
 
-def test_an_interrupted_run_goes_on_where_it_was(data, tmp_path, console):
+def test_an_interrupted_run_continues(data, tmp_path, console):
     clips, path, calls = load_clips(str(data), part="test"), tmp_path / "scores.jsonl", []
     whole = score_clips(counting_scorer(calls), clips, path, False, console)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:4]) + lines[4][:20])  # killed in the middle of a line
+    path.write_text("".join(lines[:4]) + lines[4][:20])  # stopped while writing a line
     calls.clear()
     assert score_clips(counting_scorer(calls), clips, path, False, console) == whole
     assert calls == clips["id"][3:]
     assert len(path.read_text().splitlines()) == 1 + len(clips)
 
 
-def test_scores_of_another_model_are_never_taken_over(data, tmp_path, console):
+def test_scores_of_another_model_are_not_reused(data, tmp_path, console):
     clips, path, calls = load_clips(str(data), part="test"), tmp_path / "scores.jsonl", []
     score_clips(counting_scorer(calls), clips, path, False, console)
     with pytest.raises(ValueError, match=r"another model.*--overwrite"):
@@ -164,7 +183,7 @@ def test_scores_of_another_model_are_never_taken_over(data, tmp_path, console):
     assert calls == clips["id"]
 
 
-def test_a_clip_that_changed_is_scored_anew(tmp_path, console):
+def test_a_clip_that_changed_is_scored_again(tmp_path, console):
     data, calls = make_data_set(tmp_path / "data"), []
     clips, path = load_clips(str(data), part="test"), tmp_path / "scores.jsonl"
     score_clips(counting_scorer(calls), clips, path, False, console)
@@ -174,7 +193,7 @@ def test_a_clip_that_changed_is_scored_anew(tmp_path, console):
     assert calls == ["001-aurora"]
 
 
-def test_failures_are_tried_again_and_scores_that_are_no_numbers_are_failures(data, tmp_path, console):
+def test_clips_that_failed_or_have_a_nan_score_are_tried_again(data, tmp_path, console):
     clips, path = load_clips(str(data), part="test").select([0, 1]), tmp_path / "scores.jsonl"
     results = iter([{"score": float("nan")}, {"error": "out of reach"}, {"score": 1.0}, {"score": 2.0}])
     scorer = Scorer(lambda clips: (next(results) for _ in clips), ("score",), "one")
@@ -184,7 +203,7 @@ def test_failures_are_tried_again_and_scores_that_are_no_numbers_are_failures(da
     assert score_clips(scorer, clips, path, False, console) == [{"score": 1.0}, {"score": 2.0}]
 
 
-# ------------------------------------------------------------------------------------------------ other metrics' files
+# --------------------------------------------------------------------------------------------------- prediction files
 
 
 def run_predictions(data, tmp_path, files, *options):
@@ -194,7 +213,7 @@ def run_predictions(data, tmp_path, files, *options):
 
 
 def test_metrics_side_by_side(data, rows, tmp_path, capsys):
-    """A file of each kind: MOS itself, its negative, and a file of two scores; labels in a file are no scores."""
+    """One file of each format: the MOS, the negative MOS, and two scores. Labels in a file are not scores."""
     rows[["id", "mos"]].assign(score=2 * rows["mos"] + 1).to_csv(tmp_path / "exact.csv", index=False)
     rows[["id"]].assign(distance=-rows["mos"]).to_parquet(tmp_path / "distance.parquet")
     two = rows[["id"]].assign(a=rows["technical"], b=rows["aesthetic"], generator="x")
@@ -223,7 +242,7 @@ def test_missing_scores_are_refused_or_left_out_everywhere(data, rows, tmp_path,
     code, output = run_predictions(data, tmp_path, files, "--allow_missing")
     result = read_metrics(output)
     assert (code, result["num_clips"], result["missing"]) == (0, 6, {"whole": 0, "part": 2})
-    assert result["metrics"]["whole"] == result["metrics"]["part"], "both rest on the same clips"
+    assert result["metrics"]["whole"] == result["metrics"]["part"], "both scores use the same clips"
     assert "part: 2 clips without a score" in (output / "report.md").read_text()
 
 
@@ -244,8 +263,8 @@ def test_a_file_that_cannot_be_used_says_why(content, options, message, data, tm
     assert message in capsys.readouterr().err
 
 
-def test_our_own_predictions_can_be_laid_beside_others(evaluated, tmp_path, capsys):
-    """The predictions of one evaluation are a file for the next, named after their folder."""
+def test_predictions_of_one_evaluation_are_input_of_the_next(evaluated, tmp_path, capsys):
+    """A file predictions.csv is named after its folder."""
     output, _ = evaluated
     folder = json.loads((output / "metrics.json").read_text())["data"]
     again = tmp_path / "again"
@@ -260,7 +279,7 @@ def test_our_own_predictions_can_be_laid_beside_others(evaluated, tmp_path, caps
 
 
 def make_table(num_prompts, clips_per_prompt, seed=0):
-    """Clips whose score and MOS depend on the prompt alone, so that more clips a prompt say nothing more."""
+    """Clips whose score and MOS depend on the prompt alone, so that more clips per prompt add no information."""
     rng = np.random.default_rng(seed)
     quality = rng.normal(size=num_prompts).repeat(clips_per_prompt)
     noise = rng.normal(size=num_prompts).repeat(clips_per_prompt)
@@ -273,8 +292,8 @@ def width(interval):
     return interval[1] - interval[0]
 
 
-def test_intervals_by_prompt_do_not_shrink_with_more_clips_a_prompt():
-    bootstrap = Bootstrap(num_resamples=300)
+def test_intervals_by_prompt_do_not_shrink_with_more_clips_per_prompt():
+    bootstrap = Bootstrap(num_bootstrap=300)
     single = all_figures(make_table(30, 1), ["score"], bootstrap)["metrics"]["score"]["srocc"]
     repeated = all_figures(make_table(30, 10), ["score"], bootstrap)["metrics"]["score"]["srocc"]
     assert repeated["value"] == pytest.approx(single["value"], abs=1e-9)
@@ -292,7 +311,7 @@ def test_few_prompts_have_no_interval():
 
 
 def test_constant_scores_have_no_figures():
-    """The score of a branch whose head was never trained is 0 for every clip."""
+    """A branch with an untrained head gives 0 for every clip."""
     table = make_table(6, 2).assign(score=0.0, generator="a", category="b")
     result = all_figures(table, ["score"], Bootstrap(10))
     assert {figure["value"] for figure in result["metrics"]["score"].values()} == {None}
@@ -302,7 +321,7 @@ def test_constant_scores_have_no_figures():
 def test_prompts_are_grouped_by_id_or_by_text():
     table = pd.DataFrame({"prompt": ["A red  dog", "a red dog", "", "", None]})
     assert len(set(prompt_groups(table)[:2])) == 1
-    assert len(set(prompt_groups(table))) == 4, "clips without a prompt share nothing"
+    assert len(set(prompt_groups(table))) == 4, "clips without a prompt are not in one group"
     assert prompt_groups(table.assign(prompt_id=range(5))).tolist() == list("01234")
 
 
@@ -319,11 +338,11 @@ def test_each_branch_should_follow_its_own_latent(rows):
     expected = stats.pearsonr(rows["technical"], rows["alignment"]).statistic
     assert matrix["plcc"]["alignment_score"]["alignment"]["value"] == pytest.approx(expected)
     assert matrix["own_latent_is_best"] == {"technical_score": True, "aesthetic_score": False, "alignment_score": False}
-    assert matrix["own_score_is_best"]["technical"] is False, "the alignment score follows it just as well"
+    assert matrix["own_score_is_best"]["technical"] is False, "the alignment score follows the latent equally well"
     assert latent_matrix(table.drop(columns="aesthetic"), Bootstrap(0)) is None
 
 
-def test_the_alignment_failures_are_those_of_the_benchmark():
+def test_alignment_failures_match_the_benchmark():
     assert set(ALIGNMENT_COSTS) == ALIGNMENT_FAILURES
 
 
@@ -341,7 +360,7 @@ def test_the_other_prompt_is_of_the_same_category_and_fixed_by_the_seed(rows):
 def test_the_share_of_right_prompts():
     right, wrong = np.array([1.0, 1.0, 1.0, 0.0]), np.array([0.0, 1.0, 2.0, -1.0])
     figures = prompt_swap_figures(right, wrong, np.array(["a", "b", "c", "d"]), Bootstrap(200))
-    assert figures["share"]["value"] == 0.5, "a tie is no win"
+    assert figures["share"]["value"] == 0.5, "equal scores are not a win"
     assert 0 <= figures["share"]["low"] < 0.5 < figures["share"]["high"] <= 1
-    with pytest.raises(ValueError, match="two prompts of a category"):
+    with pytest.raises(ValueError, match="--prompt_swap: 0 clips"):
         prompt_swap_figures([], [], np.array([]), Bootstrap(0))

@@ -1,4 +1,4 @@
-"""What comes before the three stages where nothing published can be started from: the small model's pre-training."""
+"""The pre-training programs: what they learn from, which weights they change, and what they refuse."""
 
 import json
 import re
@@ -12,13 +12,19 @@ from modeling_aigcvqa.loading import load_model
 from tests.training.tiny import tiny_data, tiny_folder
 from training.common.prompt_parts import NOTHING
 from training.pretraining import alignment, failures, mismatches
+from training.pretraining.alignment import WordTargets
 from training.pretraining.mismatches import RIGHT, UNKNOWN, WRONG, Targets
 from training.pretraining.whitening import patches_of, whiten
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return tiny_data(tmp_path_factory.mktemp("clips"))
+    """The tiny data with every prompt in the train part, so that some words are in few prompts."""
+    folder, split = tiny_data(tmp_path_factory.mktemp("clips"))
+    header, *rows = split.read_text().split()
+    parts = ["train", "train", "train", "validation", "test"] * 4
+    split.write_text("\n".join([header, *(f"{row.split(',')[0]},{part}" for row, part in zip(rows, parts))]))
+    return ["--data", str(folder), "--split_file", str(split), "--batch_size", "4", "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def start(tmp_path_factory):
 @pytest.mark.parametrize("channels", [4, 12, 40], ids=["fewer", "as many", "more"])
 @pytest.mark.parametrize("constant", [True, False])
 def test_a_whitened_embedding_gives_each_component_its_share(channels, constant):
-    """Of patches in which one component has a ten-thousandth of the others' variance."""
+    """The components of the patches differ in variance by up to a factor of ten thousand."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(4000, 12, generator=generator) * torch.logspace(1, -1, 12) + 5
     embedding = nn.Conv2d(3, channels, 2, stride=2)
@@ -54,55 +60,66 @@ def test_patches_are_laid_out_as_the_kernels_are():
     assert len(nearest.argmin(1).unique()) == 8, "every place of the grid"
 
 
-@pytest.mark.parametrize("branch", ["technical", "aesthetic"])
-def test_failures_teach_one_branch_and_leave_the_others(branch, data, start, tmp_path, capsys):
-    folder, split = data
-    arguments = ["--branch", branch, "--data", str(folder), "--split_file", str(split), "--init_from", str(start)]
-    arguments += ["--batch_size", "4", "--epochs", "2", "--num_frames", "4", "--report_steps", "3"]
-    failures.main([*arguments, "--output", str(tmp_path / "out")])
-    printed = capsys.readouterr().out
-    assert "12 clips to train on, 4 to validate" in printed
-    assert re.search(r"step 6/6: label \d\.\d+, failures \d\.\d+; validation SROCC with the label", printed)
-    before, after = load_model(str(start))[0].state_dict(), load_model(str(tmp_path / "out"))[0].state_dict()
+def weights(folder):
+    return load_model(str(folder))[0].state_dict()
+
+
+@pytest.mark.parametrize(
+    ("program", "branch", "options", "printed"),
+    [
+        (failures, "technical", ["--branch", "technical", "--num_frames", "4"], "SROCC with the label"),
+        (failures, "aesthetic", ["--branch", "aesthetic", "--num_frames", "4"], "SROCC with the label"),
+        (alignment, "alignment", ["--whiten", "--min_label", "0"], "wrong prompts below the right one"),
+        (mismatches, "alignment", [], "SROCC with the label"),
+    ],
+    ids=["failures, technical", "failures, aesthetic", "alignment", "mismatches"],
+)
+def test_one_branch_learns_and_the_others_stay(program, branch, options, printed, data, start, tmp_path, capsys):
+    assert program.main([*data, *options, "--init_from", str(start), "--output", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "12 clips to train on, 4 to validate" in output
+    assert re.search(rf"step 6/6: (\w+ \d+\.\d+(, )?)+; validation {printed} -?\d\.\d+", output)
+    before, after = weights(start), weights(tmp_path / "out")
+    assert all(value.isfinite().all() for value in after.values())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith(branch) for name in changed)
-    failures.main([*arguments, "--output", str(tmp_path / "again")])
-    again = load_model(str(tmp_path / "again"))[0].state_dict()
-    assert all(torch.equal(after[name], again[name]) for name in after), "the seed alone decides"
-    more = ["--init_from", str(tmp_path / "out"), "--no-whiten", "--learning_rate", "1e-12", "--weight_decay", "0"]
-    failures.main([*arguments, *more, "--output", str(tmp_path / "more")])
-    more = load_model(str(tmp_path / "more"))[0].state_dict()
-    for name in after:
-        torch.testing.assert_close(more[name], after[name], msg=f"{name}: it did not go on from where it was")
+    assert any("patch_embed" in name or "downsample_layers.0" in name for name in changed)
+    assert all(name.startswith(branch) for name in changed)
 
 
-def test_failures_that_no_clip_names_are_refused(data, start, tmp_path, capsys):
-    folder, split = data
-    arguments = ["--branch", "technical", "--data", str(folder), "--split_file", str(split), "--init_from", str(start)]
-    assert failures.main([*arguments, "--failures", "noize", "--output", str(tmp_path / "out")]) == 2
-    assert "noize" in capsys.readouterr().err
+def test_the_seed_decides_and_training_goes_on_from_a_folder(data, start, tmp_path):
+    def run(output, *options):
+        arguments = [*data, "--branch", "technical", "--num_frames", "4", "--output", str(tmp_path / output)]
+        failures.main([*arguments, *map(str, options)])
+        return weights(tmp_path / output)
+
+    first, again = (run(name, "--init_from", start) for name in ("first", "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    no_step = ["--no-whiten", "--learning_rate", 1e-12, "--weight_decay", 0]
+    continued = run("continued", "--init_from", tmp_path / "first", *no_step)
+    for name in first:
+        torch.testing.assert_close(continued[name], first[name], msg=f"{name}: did not start from the folder's value")
 
 
-def test_words_teach_the_alignment_branch_alone(data, start, tmp_path, capsys):
-    folder, split = data
-    arguments = ["--data", str(folder), "--split_file", str(split), "--init_from", str(start), "--whiten"]
-    arguments += ["--min_label", "0", "--batch_size", "4", "--epochs", "2", "--output", str(tmp_path / "out")]
-    alignment.main(arguments)
-    assert "validation wrong prompts below the right one" in capsys.readouterr().out
-    before, after = load_model(str(start))[0].state_dict(), load_model(str(tmp_path / "out"))[0].state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any("patch_embed" in name for name in changed)
-    assert all(name.startswith("alignment") for name in changed)
+@pytest.mark.parametrize(
+    ("program", "options", "message"),
+    [
+        (failures, ["--branch", "technical", "--failures", "noize"], r"--failures \['noize'\]: no clip"),
+        (failures, ["--branch", "technical", "--label", "mosss"], r"has no column \['mosss'\]"),
+        (alignment, ["--label", "mosss"], r"has no column \['mosss'\]"),
+        (alignment, ["--min_label", "1000"], r"--min_label 1000.0: 0 clips"),
+        (mismatches, ["--label", "mosss"], r"has no column \['mosss'\]"),
+    ],
+)
+def test_data_that_cannot_teach_is_refused(program, options, message, data, start, tmp_path, capsys):
+    assert program.main([*data, *options, "--init_from", str(start), "--output", str(tmp_path / "out")]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
-def test_mismatches_teach_the_alignment_branch_alone(data, start, tmp_path, capsys):
-    folder, split = data
-    arguments = ["--data", str(folder), "--split_file", str(split), "--init_from", str(start), "--batch_size", "4"]
-    mismatches.main([*arguments, "--epochs", "2", "--output", str(tmp_path / "out")])
-    assert re.search(r"step 6/6: label \d\.\d+, words \d\.\d+; validation SROCC", capsys.readouterr().out)
-    before, after = load_model(str(start))[0].state_dict(), load_model(str(tmp_path / "out"))[0].state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith("alignment") for name in changed)
+def test_prompts_that_share_all_their_words_are_refused(start):
+    processor = load_model(str(start))[1]
+    with pytest.raises(ValueError, match="every word is in over 30% of the training prompts"):
+        WordTargets(processor, ["a red cube", "a red cube"])
 
 
 def test_words_of_wrong_parts_are_not_to_be_seen(start):
@@ -126,29 +143,29 @@ def test_words_of_wrong_parts_are_not_to_be_seen(start):
     seen = [dict(zip(words, row)) for row in targets.words.tolist()]
     assert {word for word, value in seen[0].items() if value == RIGHT} >= {"green", "two", "wall", "mug", "rotating"}
     assert {seen[0][word] for word in ("[CLS]", "by", "a", "are", ".", "[SEP]")} == {UNKNOWN}
-    assert [word for word in words if seen[1][word] == WRONG] == ["green"], "the wall's red is a background's"
+    assert [word for word in words if seen[1][word] == WRONG] == ["green"], "the wall's red belongs to the background"
     assert seen[2]["green"] == seen[2]["wall"] == WRONG and seen[2]["two"] == seen[2]["rotating"] == UNKNOWN
     torch.testing.assert_close(targets.label, torch.tensor([1.0, 0.0, -1.0]))
 
 
-@pytest.mark.parametrize("module", [failures, alignment, mismatches])
-def test_help_is_printed_and_wrong_calls_end_with_the_reason(module, tmp_path, capsys):
+@pytest.mark.parametrize("program", [failures, alignment, mismatches])
+def test_help_is_printed_and_wrong_calls_end_with_the_reason(program, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("epoch: 3\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     data = ["--data", "d", "--init_from", "i"]
-    data += ["--branch", "technical"] if module is failures else []
+    data += ["--branch", "technical"] if program is failures else []
     calls = {
         r"keys \['epoch'\]": ["--config", str(tmp_path / "c.yaml")],
         "required: .*--init_from": ["--data", "d", "--output", str(tmp_path / "new")],
         "is not an empty folder": [*data, "--output", str(tmp_path / "full")],
     }
     with pytest.raises(SystemExit, match="0"):
-        module.main(["--help"])
+        program.main(["--help"])
     capsys.readouterr()
     for reason, call in calls.items():
         try:
-            assert module.main(call) == 2
+            assert program.main(call) == 2
         except SystemExit as error:
             assert error.code == 2
         assert re.search(reason, capsys.readouterr().err)

@@ -1,6 +1,6 @@
-"""The handler for Inference Endpoints: what it takes, what it refuses, and many clients at once.
+"""The handler for Inference Endpoints: its answers, its limits, and several clients at once.
 
-`test_export_hub.py` runs it in a fresh process from the exported folder, without the package.
+`test_repository.py` runs it in a fresh process from an exported folder, without the package.
 """
 
 import base64
@@ -77,7 +77,7 @@ def test_a_bad_item_does_not_stop_a_list(handler, video, expected):
     [{}, [], {"inputs": []}, {"inputs": "clip.mp4"}, {"inputs": {"video": "AAAA"}, "parameters": {"num_frames": 9}}],
 )
 def test_requests_of_another_form_are_refused(handler, data):
-    with pytest.raises(ValueError, match=r"expected|takes none"):
+    with pytest.raises(ValueError, match=r"expected|takes no parameters"):
         handler(data)
 
 
@@ -95,7 +95,7 @@ def test_limits_of_a_request(handler, video):
     item = {"video": text(video), "prompt": "word " * 1000}
     with pytest.raises(ValueError, match="5000 characters exceeds the 4000"):
         handler({"inputs": item})
-    with pytest.raises(ValueError, match="9 items exceed the 8"):
+    with pytest.raises(ValueError, match="9 items exceed the 8 per request"):
         handler({"inputs": [item] * 9})
 
 
@@ -108,7 +108,7 @@ def test_limits_come_from_the_environment(monkeypatch):
         Limits.from_environment()
 
 
-OPENED = []  # (path, mode, flags) while `watching`: an audit hook cannot be taken away again
+OPENED = []  # (path, mode, flags), filled while `watching` is set, because an audit hook cannot be removed
 watching = threading.Event()
 
 
@@ -118,14 +118,14 @@ def _audit(event, arguments):
 
 
 def test_no_file_is_written_and_none_is_opened_that_a_client_names(handler, clip, video):
-    handler({"inputs": {"video": video, "prompt": PROMPT}})  # what is imported at the first call is imported now
+    handler({"inputs": {"video": video, "prompt": PROMPT}})  # imports of the first call happen now
     sys.addaudithook(_audit)
     watching.set()
     try:
         results = handler({"inputs": [{"video": v, "prompt": PROMPT} for v in (video, text(gif()), str(clip))]})
         assert ["error" in result for result in results] == [False, False, True]
         with open(clip, "rb"):
-            pass  # the hook does see what is opened
+            pass  # proves that the hook sees opened files
     finally:
         watching.clear()
     opened = [str(entry[0]) for entry in OPENED]
@@ -137,7 +137,7 @@ def test_no_file_is_written_and_none_is_opened_that_a_client_names(handler, clip
 
 
 class Counted:
-    """The handler's pipeline, with a count of the calls that run at the same time."""
+    """The handler's pipeline, counting the calls that run at the same time."""
 
     def __init__(self, scorer):
         self.scorer, self.model = scorer, scorer.model
@@ -153,7 +153,7 @@ class Counted:
 
 
 def test_eight_clients_at_once(handler, serve, video, monkeypatch):
-    """As the endpoint's server does: JSON in, JSON out, 400 with the message for what is refused."""
+    """Serve the handler as an endpoint does: JSON in, JSON out, status 400 with the message for a refused request."""
     counted = Counted(handler.scorer)
     monkeypatch.setattr(handler, "scorer", counted)
 
@@ -164,7 +164,6 @@ def test_eight_clients_at_once(handler, serve, video, monkeypatch):
             return 400, {}, json.dumps({"error": str(error)}).encode()
 
     port = serve(answer)
-
     good, other = ({"video": text(v), "prompt": f"{PROMPT} of {len(v)} bytes"} for v in (video, gif()))
     broken = {"video": text(b"broken"), "prompt": PROMPT}
     kinds = [good, other, broken, [other, broken]]

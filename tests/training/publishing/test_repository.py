@@ -1,4 +1,4 @@
-"""Publishing: the exported folder, its checks, its card, and the push to a stand-in of the Hub's HTTP interface."""
+"""Publishing: the exported folder, its checks, its card, and the push to a local stand-in for the Hub."""
 
 import base64
 import hashlib
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, cached_assets_path, constants
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAPipeline
+from modeling_aigcvqa.conversion.weight_sets import VERSION
 from modeling_aigcvqa.provenance_aigcvqa import Provenance, Run, Source
 from tests.conftest import REPOSITORY, moving_gradient, write_video
 from training.export_hub import main
@@ -64,14 +65,14 @@ def scorer(small_model, processor):
 
 @pytest.fixture
 def repository(scorer, tmp_path):
-    """An exported folder that was not checked yet."""
+    """An exported folder that is not checked yet."""
     write_repository(scorer, tmp_path / "repository", Facts())
     return tmp_path / "repository"
 
 
 @pytest.fixture(scope="module")
 def inputs(model_folder, tmp_path_factory):
-    """A model trained in a stage from a converted one, results, and clips to ship."""
+    """A model that a stage trained from a converted one, its results, and clips to ship."""
     folder = tmp_path_factory.mktemp("inputs")
     shutil.copytree(model_folder, folder / "model")
     config = AIGCVQAConfig.from_pretrained(folder / "model")
@@ -89,10 +90,13 @@ def inputs(model_folder, tmp_path_factory):
     return folder
 
 
-def test_the_command_line_writes_and_checks_a_whole_repository(inputs, tmp_path, capsys):
-    """With the check in a fresh process, where the package cannot be imported."""
+def test_the_command_line_writes_and_checks_a_whole_repository(inputs, tmp_path, capsys, monkeypatch):
+    """Of a model that the cache holds under its name; checked in a process that cannot import the package."""
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    cached = cached_assets_path("aigcvqa", "converted", f"dover-{VERSION}", assets_dir=tmp_path / "assets")
+    shutil.copytree(inputs / "model", cached, dirs_exist_ok=True)
     arguments = [
-        "--model", inputs / "model", "--output", tmp_path / "out", "--results", inputs / "metrics.json",
+        "--model", "dover", "--output", tmp_path / "out", "--results", inputs / "metrics.json",
         "--examples", inputs / "examples.csv", "--hardware", "1 GPU", "--watts", "300", "--grams_per_kwh", "400",
     ]  # fmt: skip
     assert main(list(map(str, arguments))) == 0
@@ -136,7 +140,11 @@ def test_results_in_the_card(scorer, tmp_path):
 
 
 def test_results_of_another_model_are_refused(tmp_path, model_folder, capsys):
-    for change, message in (({"model": str(tmp_path)}, "not '"), ({"baseline": "dover"}, "own scores")):
+    for change, message in (
+        ({"model": str(tmp_path)}, "not '"),
+        ({"model": "small"}, "not '"),
+        ({"baseline": "dover"}, "own scores"),
+    ):
         (tmp_path / "metrics.json").write_text(json.dumps(RESULTS | change))
         arguments = ["--model", model_folder, "--output", tmp_path / "out", "--results", tmp_path / "metrics.json"]
         assert main(list(map(str, arguments))) == 2
@@ -144,7 +152,7 @@ def test_results_of_another_model_are_refused(tmp_path, model_folder, capsys):
 
 
 def test_the_licence_is_known_or_stated(model_folder, tmp_path, capsys):
-    """Nothing is known of a model that somebody put together by hand: its publisher has to say something."""
+    """The sources of a model that somebody put together by hand are not known, so its publisher states the licence."""
     shutil.copytree(model_folder, tmp_path / "model")
     config = AIGCVQAConfig.from_pretrained(model_folder)
     config.set_provenance(Provenance())
@@ -169,7 +177,7 @@ def test_an_untrained_model_says_so_and_claims_nothing(repository, small_model):
     ("old", "new", "problem"),
     [
         ("library_name: transformers\n", "", "'library_name' is missing"),
-        ("language: en", "lanugage: en", "no field 'lanugage'"),
+        ("language: en", "lanugage: en", "'lanugage' is not a field"),
         ("license: apache-2.0", "license: other", "needs license_name"),
         ("- aigc\n", "- [aigc\n", "cannot be parsed"),
         ("tags:\n", "model-index: [{}]\ntags:\n", "cannot be parsed"),
@@ -193,7 +201,7 @@ def test_faults_of_a_folder_are_found(repository):
     problems = "; ".join(check_files(repository) + check_classes(repository))
     for expected in ("optimizer.pt: a file of this kind", "empty.json: 0 bytes", "empty.json: cannot be parsed"):
         assert expected in problems
-    assert "modeling_aigcvqa.AnotherModel, which is not there" in problems
+    assert "names the class modeling_aigcvqa.AnotherModel" in problems
 
 
 @pytest.mark.slow
@@ -203,7 +211,7 @@ def test_faults_of_a_folder_are_found(repository):
         ("loss_aigcvqa.py", "import torch\n", "import torch\nimport training.benchmarks.oracle\n", "does not load"),
         ("handler.py", "import torch\n", "import torch\nimport modeling_aigcvqa\n", "does not load"),
         ("config.json", '"text_num_hidden_layers": 3', '"text_num_hidden_layers": 2', "weights: missing, unknown"),
-        ("stray.py", None, "import torch\n", "stray.py: nothing imports it"),
+        ("stray.py", None, "import torch\n", "stray.py: no other file imports it"),
     ],
 )
 def test_faults_that_show_in_a_fresh_process(repository, file, old, new, problem):
@@ -222,14 +230,11 @@ def test_ways_of_scoring_that_disagree_are_named():
 
 
 def test_the_shipped_model_s_repository(tmp_path, capsys):
-    """By AutoModel, `pipeline` and handler.py in a process without the package; its figures stand in the card."""
+    """It passes every check, and `model_card.md` is its card with the measured figures."""
     assert main(["--output", str(tmp_path / "out")]) == 0
     assert "Nothing was pushed" in capsys.readouterr().out
     card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert {result.metric_name for result in card.data.eval_results} >= {
-        "SROCC of quality_score",
-        "PLCC of quality_score",
-    }
+    assert {r.metric_name for r in card.data.eval_results} >= {"SROCC of quality_score", "PLCC of quality_score"}
     assert "not human opinion" in " ".join(card.text.split())
     mismatches = [f"pre-training, mismatches{number}" for number in ("", " (2)", " (3)")]
     for stage in (*mismatches, "stage1", "stage2", "stage3"):
@@ -268,7 +273,7 @@ def test_wrong_calls_write_nothing(tmp_path, model_folder, capsys, arguments, me
 
 
 class Hub:
-    """The endpoints of the Hub that a push calls, in memory; large files arrive through LFS, others in the commit."""
+    """The endpoints of the Hub that a push calls, in memory. Large files arrive through LFS, others in the commit."""
 
     def __init__(self):
         self.repositories, self.files, self.blobs, self.branches = {}, {}, {}, []
@@ -350,7 +355,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub on 127.0.0.1 that knows one token. The library's own storage protocol (xet) is left out."""
+    """A Hub on 127.0.0.1 that knows two tokens. The client's own storage protocol (xet) is turned off."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", "hf_right")
@@ -387,7 +392,7 @@ def test_push_makes_a_private_repository_and_uploads_every_file(hub, folder):
 def test_a_repository_that_exists_is_only_changed_when_that_is_asked_for(hub, folder):
     push(folder, "owner/name", endpoint=hub.address)
     (folder / "config.json").rename(folder / "config2.json")
-    with pytest.raises(ExportError, match="'owner/name' exists; pass --update"):
+    with pytest.raises(ExportError, match="'owner/name' exists already; pass --update"):
         push(folder, "owner/name", endpoint=hub.address)
     hub.files["notes.txt"] = b"of somebody else"
     push(folder, "owner/name", update=True, endpoint=hub.address)

@@ -1,4 +1,4 @@
-"""The paper's tables: which runs they need, that each is made once, resumption, and the figures beside the paper's."""
+"""Tests of training/reproduce.py: the runs of each table, that each runs once, resuming, and the report."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def option(command, name):
 
 
 class Machine:
-    """In the place of subprocess.run: notes the commands and leaves what a finished one leaves."""
+    """Replaces subprocess.run: records the commands and writes the files of a finished command."""
 
     def __init__(self):
         self.commands, self.fail_on = [], None
@@ -64,7 +64,7 @@ def call(tmp_path, *options):
     return main([*common, *options])
 
 
-def test_every_run_is_made_once_whichever_tables_need_it(machine, tmp_path):
+def test_every_run_is_made_once_for_all_tables(machine, tmp_path):
     assert call(tmp_path, "--num_splits", "1", "--table", "2", "4", "5", "6") == 0
     outputs = machine.outputs()
     assert max(Counter(outputs).values()) == 1
@@ -73,7 +73,7 @@ def test_every_run_is_made_once_whichever_tables_need_it(machine, tmp_path):
     assert {name.split("/")[2] for name in outputs if "/test/" in name} == evaluations
 
 
-def test_the_stages_build_on_each_other_as_in_the_paper(machine, tmp_path):
+def test_the_stages_start_from_each_other_as_in_the_paper(machine, tmp_path):
     assert call(tmp_path, "--num_splits", "1", "--table", "6", "--", "--epochs", "2") == 0
     assert machine.outputs() == [
         "random_00/stage1",
@@ -95,7 +95,7 @@ def test_the_stages_build_on_each_other_as_in_the_paper(machine, tmp_path):
         assert not (Path(option(command, "--output")) / "checkpoints").exists()
     tests = [command for command in machine.commands if "training.evaluate" in command]
     assert option(tests[1], "--branches") == "alignment"
-    assert all("--part" not in command for command in tests), "the test part is the default, and no stage sees it"
+    assert all("--part" not in command for command in tests), "the test part is the default"
 
 
 def test_the_options_of_a_row(machine, tmp_path):
@@ -109,7 +109,7 @@ def test_the_options_of_a_row(machine, tmp_path):
     assert not [name for name in model.state_dict() if "adapter" in name]
 
 
-def test_a_failure_is_named_and_the_next_call_goes_on(machine, tmp_path, capsys):
+def test_a_failure_is_named_and_the_next_call_continues(machine, tmp_path, capsys):
     machine.fail_on = "random_01/stage2"
     assert call(tmp_path, "--num_splits", "2", "--table", "6") == 1
     captured = capsys.readouterr()
@@ -120,7 +120,7 @@ def test_a_failure_is_named_and_the_next_call_goes_on(machine, tmp_path, capsys)
     machine.commands.clear()
     assert call(tmp_path, "--num_splits", "2", "--table", "6") == 0
     assert machine.outputs()[0] == "random_01/stage2"
-    assert len(machine.outputs()) == 5, "the rest of split 01 alone"
+    assert len(machine.outputs()) == 5, "only the rest of split 01"
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| 1+2+3 | 0.8241 | 0.5500 ± 0.0707 | 0.8352 | 0.5500 ± 0.0707 |" in report
 
@@ -136,23 +136,23 @@ def test_runs_of_other_settings_are_not_mixed(machine, tmp_path, capsys):
     [
         (["--num_splits", "4", "--table", "6"], "holds 3 files"),
         (["--kind", "prompt_disjoint", "--table", "6"], "holds 0 files"),
-        (["--table", "6", "--", "--unfixed_ratio=0.1"], "reproduce's own"),
+        (["--table", "6", "--", "--unfixed_ratio=0.1"], "are set by reproduce"),
     ],
 )
-def test_a_wrong_call_says_why(options, message, machine, tmp_path, capsys):
+def test_invalid_arguments_are_named(options, message, machine, tmp_path, capsys):
     assert call(tmp_path, *options) == 2
     assert message in capsys.readouterr().err
     assert not machine.commands
 
 
-def test_a_dry_run_prints_the_commands_alone(machine, tmp_path, capsys):
+def test_a_dry_run_only_prints_the_commands(machine, tmp_path, capsys):
     assert call(tmp_path, "--num_splits", "1", "--table", "5", "--dry_run") == 0
     assert "stage2.py" in capsys.readouterr().out
     assert not machine.commands
     assert not (tmp_path / "out").exists()
 
 
-def test_mean_and_deviation():
+def test_mean_and_standard_deviation():
     assert mean_text([{"srocc": 0.8}, {"srocc": 0.82}], "srocc") == "0.8100 ± 0.0141"
     assert mean_text([{"srocc": 0.8}], "srocc") == "0.8000"
     assert mean_text([{"srocc": None}], "srocc") == mean_text([], "srocc") == "-"
@@ -168,7 +168,7 @@ def test_a_model_without_adapter_keeps_all_other_weights(tmp_path):
 
 @pytest.mark.slow
 def test_table_6_with_the_real_stages(tmp_path, capsys):
-    """A step of every stage on a tiny model, in processes of their own, evaluated; then nothing is left to do."""
+    """Two steps of every stage on a tiny model, in separate processes, with evaluation. A second call runs nothing."""
     data, split = tiny_data(tmp_path)
     (tmp_path / "splits").mkdir()
     split.rename(tmp_path / "splits" / "random_00.csv")
@@ -181,4 +181,4 @@ def test_table_6_with_the_real_stages(tmp_path, capsys):
     results = sorted(path.parent.name for path in (tmp_path / "out" / "random_00" / "test").glob("*/metrics.json"))
     assert results == sorted({row.evaluation for table in ("5", "6") for row in TABLES[table].rows})
     assert main(arguments) == 0
-    assert "stage1.py" not in capsys.readouterr().out, "everything is there already"
+    assert "stage1.py" not in capsys.readouterr().out, "everything is finished"

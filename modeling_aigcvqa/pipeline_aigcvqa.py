@@ -1,10 +1,11 @@
 """The pipeline "video-quality-assessment": scores videos with their prompts."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
@@ -59,6 +60,8 @@ class AIGCVQAPipeline(Pipeline):
         preprocess = {**self._preprocess_params, **self._sanitize_parameters(**kwargs)[0]}
         num_workers = num_workers if num_workers is not None else self._num_workers or 0
         batch_size = batch_size if batch_size is not None else self._batch_size or 1
+        if isinstance(inputs, str | bytes | Path):
+            raise TypeError(f'expected {{"video": {inputs!r}, "prompt": ...}} or many of them (got {inputs!r} alone).')
         if isinstance(inputs, dict):
             return next(self._scores([inputs], 0, 1, preprocess))
         if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
@@ -68,9 +71,8 @@ class AIGCVQAPipeline(Pipeline):
 
     def _scores(self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict) -> Iterator[dict]:
         sized = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
-        items = (PipelineDataset if sized or isinstance(inputs, Dataset) else PipelineIterator)(
-            inputs, self.preprocess, preprocess
-        )
+        indexed = sized or (isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset))
+        items = (PipelineDataset if indexed else PipelineIterator)(inputs, self.preprocess, preprocess)
         loader = DataLoader(
             items,
             batch_size=batch_size,

@@ -1,5 +1,7 @@
 """The processor of AIGC-VQA: turns videos and prompts into the inputs of the model."""
 
+import re
+import unicodedata
 from typing import Any
 
 from transformers import BatchFeature
@@ -12,7 +14,11 @@ from .video_reading_aigcvqa import split_batch
 
 logger = logging.get_logger(__name__)
 
-TEXT_DEFAULTS = {"padding": True, "truncation": True, "return_token_type_ids": False}
+# "[PAD]" or "[SEP]" in a prompt are words that a user has typed, not tokens with a meaning.
+TEXT_DEFAULTS = {"padding": True, "truncation": True, "return_token_type_ids": False, "split_special_tokens": True}
+MAX_WORD = 100  # characters; BERT's tokenizer makes one unknown token of a longer word
+CHARACTERS_PER_TOKEN = 32  # of the first part of a long prompt that is tried; a word has about 6
+INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories: control and format characters, spaces
 
 
 class AIGCVQAProcessor(ProcessorMixin):
@@ -88,34 +94,66 @@ class AIGCVQAProcessor(ProcessorMixin):
         for index, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise TypeError(f"text[{index}] is {type(prompt).__name__}; a prompt is a str.")
-            if self.requires_prompt and not prompt.strip():
+            if not _is_valid(prompt):
                 raise ValueError(
-                    f"text[{index}]={prompt!r} is empty: the alignment branch scores a video against its prompt. Pass "
-                    "the prompt, or build the model without 'alignment' in its branches."
+                    f"text[{index}]={prompt[:60]!r} has half of a surrogate pair; write it in valid Unicode."
+                )
+            if self.requires_prompt and all(unicodedata.category(character) in INVISIBLE for character in prompt):
+                raise ValueError(
+                    f"text[{index}]={prompt[:60]!r} is empty: the alignment branch scores a video against its prompt. "
+                    "Pass the prompt, or build the model without 'alignment' in its branches."
                 )
         limit = options.get("max_length") or protocol_limit or self.tokenizer.model_max_length
         if options["truncation"]:
             options = {**options, "max_length": limit}
+            prompts = [self._beginning(prompt, limit) for prompt in prompts]
             if not self._warned_of_cuts:
                 self._warn_of_cuts(prompts, limit)
         return self.tokenizer(prompts, **options)
 
+    def _beginning(self, prompt: str, limit: int) -> str:
+        """A beginning of the prompt whose first `limit` tokens are those of the prompt.
+
+        A prompt of a million characters would take the tokenizer seconds.
+        """
+        length = CHARACTERS_PER_TOKEN * limit
+        if len(prompt) <= length:
+            return prompt
+        prompt = re.sub(r"\s+", " ", prompt)
+        prompt = re.sub(rf"([A-Za-z0-9]{{{MAX_WORD + 1}}})[A-Za-z0-9]+", r"\1", prompt)  # one unknown token as before
+        while length < len(prompt):
+            # The end may lie within a word, which gives other tokens, at most one per character.
+            if len(self._tokens([prompt[:length]])[0]) > limit + MAX_WORD:
+                return prompt[:length]
+            length *= 4
+        return prompt
+
+    def _tokens(self, prompts: list[str]) -> list[list[int]]:
+        """All tokens of each prompt."""
+        options = {**TEXT_DEFAULTS, "padding": False, "truncation": False}
+        return self.tokenizer(prompts, verbose=False, **options)["input_ids"]
+
     def _warn_of_cuts(self, prompts: list[str], limit: int) -> None:
-        whole = self.tokenizer(prompts, truncation=False, verbose=False, return_token_type_ids=False)["input_ids"]
+        whole = self._tokens(prompts)
         for prompt, tokens in zip(prompts, whole):
             if len(tokens) > limit:
-                cut = self.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
+                cut = self.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)[-60:]
                 self._warned_of_cuts = True
                 logger.warning(
-                    f"A prompt of {len(tokens)} tokens exceeds the limit of {limit}. The alignment branch ignores its "
-                    f"end, ...{cut!r} (prompt: {prompt[:60]!r}...). Shorten the prompt or raise max_length. Only the "
-                    "first such prompt is reported."
+                    f"A prompt of at least {len(tokens)} tokens exceeds the limit of {limit}. The alignment branch "
+                    f"ignores its end, ...{cut!r} (prompt: {prompt[:60]!r}...). Shorten the prompt or raise max_length."
+                    " Only the first such prompt is reported."
                 )
                 return
 
     @property
     def model_input_names(self) -> list[str]:
         return [*self.video_processor.model_input_names, "input_ids", "attention_mask"]
+
+
+def _is_valid(text: str) -> bool:
+    """Whether a text can be encoded, which halves of surrogate pairs cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 __all__ = ["AIGCVQAProcessor"]

@@ -6,7 +6,6 @@ By default it uses the small model in the package and needs no network. The envi
 another model by its folder or Hub id.
 """
 
-import csv
 import functools
 import html
 import logging
@@ -24,6 +23,7 @@ import gradio as gr
 from clips import CLIP_LIMITS, CLIP_SUFFIXES, MAX_ROWS, check_prompt, check_upload, clip_name, gather_clips, read_table
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
+from modeling_aigcvqa.common.manifests import RowWriter
 from modeling_aigcvqa.explain import Explanation, explain
 from modeling_aigcvqa.explain.page import note_html, scores_html, short_name, stylesheet, words_html
 from modeling_aigcvqa.explain.report import write_report
@@ -178,10 +178,9 @@ def score_table(table, files, progress=gr.Progress()):  # noqa: B008
         scored.append(row | score_row(row, clips))
     columns = list(dict.fromkeys([*rows[0], *[name for row in scored for name in SCORES if name in row], "error"]))
     output = folder / "scores.csv"
-    with output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(scored)
+    with RowWriter(output, columns) as writer:
+        for row in scored:
+            writer.write(row)
     failed = sum("error" in row for row in scored)
     summary = f"<p>{len(scored) - failed} of {len(scored)} clips scored.</p>"
     return note_html(scorer().model.config.weights_note) + summary + rows_html(scored), output

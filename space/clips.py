@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gradio_client.utils import strip_invalid_filename_characters
 
+from modeling_aigcvqa.common.manifests import without_quote
 from modeling_aigcvqa.limits_aigcvqa import ClipLimits, check_clip
 
 CLIP_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi", ".webp")
@@ -52,7 +53,7 @@ def read_table(file: str | None) -> list[dict[str, str]]:
             reader = csv.DictReader(lines)
             columns, rows = reader.fieldnames or [], []
             for row in reader:
-                rows.append(row)
+                rows.append({name: without_quote(value) for name, value in row.items()})
                 if len(rows) > MAX_ROWS:
                     raise ValueError(f"'{name}' has more than {MAX_ROWS} rows, which is the limit; split the table.")
     except (UnicodeDecodeError, csv.Error) as error:

@@ -17,6 +17,7 @@ from .shared import REAL_WEIGHTS, add_model_arguments, print_table
 
 HELP = "score videos"
 DESCRIPTION = "Prints four scores per video; higher is better. The exit status is 1 if a video could not be scored."
+RESULTS = (*SCORES, "warning", "error")
 TABLE_ROWS = 1000  # most rows that are kept and printed; --output has no limit
 
 
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage")}
     shown, failed, damaged = [], [], []  # not every row: a manifest may have a million
     with (
-        RowWriter(arguments.output, [*rows[0], *SCORES, "warning", "error"]) as writer,
+        RowWriter(arguments.output, [*rows[0], *RESULTS]) as writer,
         progress_bar(errors) as progress,
     ):
         task = progress.add_task("scoring", total=len(rows))
@@ -103,7 +104,10 @@ def read_clips(arguments: argparse.Namespace) -> tuple[list[str], list[dict]]:
         return arguments.videos, [{"file": video, **prompt} for video in arguments.videos]
     if arguments.prompt is not None:
         raise ValueError("--prompt goes with VIDEO...; a manifest has its own column prompt.")
-    rows = read_manifest(arguments.manifest)
+    # A manifest may be the output of an earlier run; its results do not stand beside new ones.
+    rows = [
+        {name: value for name, value in row.items() if name not in RESULTS} for row in read_manifest(arguments.manifest)
+    ]
     return [clip_of(row, arguments.manifest) for row in rows], rows
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..common.manifests import file_column
 from ..loading import DTYPES, SHIPPED
@@ -40,5 +41,5 @@ def print_table(rows: list[dict], note: str | None) -> None:
         table.add_column(name.removesuffix("_score"), justify="right")
     for row in rows:
         cells = [f"{row[name]:.4f}" if name in row else "failed" for name in columns]
-        table.add_row(row[file_column(row)], *cells)
+        table.add_row(Text(row[file_column(row)]), *cells)  # not markup, as a name with brackets would be
     Console().print(table)

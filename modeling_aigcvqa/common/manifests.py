@@ -4,8 +4,10 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 SUFFIXES = (".csv", ".jsonl")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 FILE_COLUMNS = ("file", "file_name")  # the second name is used by VideoFolder of `datasets`
 
 
@@ -35,10 +37,38 @@ def read_manifest(path: Path) -> list[dict]:
     """
     check_suffix(path, "--manifest")
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(_checked(csv.DictReader(file) if path.suffix == ".csv" else _read_jsonl(file, path), path))
+        rows = list(_checked(_read_csv(file) if path.suffix == ".csv" else _read_jsonl(file, path), path))
     if not rows:
         raise ValueError(f"the manifest '{path}' has no rows.")
     return rows
+
+
+def as_text(value: Any) -> Any:
+    """A cell that a spreadsheet takes for text and not for a formula: a quote goes before "=", "+", "-" and "@".
+
+    `read_manifest` takes the quote away again. Numbers stay as they are.
+    """
+    return (
+        f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _is_number(value) else value
+    )
+
+
+def without_quote(value: Any) -> Any:
+    """A cell as it was before `as_text`."""
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and as_text(value[1:]) == value else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_csv(lines: Iterable[str]) -> Iterator[dict]:
+    for row in csv.DictReader(lines):
+        yield {name: without_quote(value) for name, value in row.items()}
 
 
 def _checked(rows: Iterable[dict], path: Path) -> Iterator[dict]:
@@ -90,7 +120,7 @@ class RowWriter:
         if not self.file:
             return
         if self.path.suffix == ".csv":
-            self.csv.writerow(row)
+            self.csv.writerow({name: as_text(value) for name, value in row.items()})
         else:
             self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.file.flush()

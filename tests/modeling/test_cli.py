@@ -251,3 +251,28 @@ def test_damaged_videos(clips, tmp_path, capsys):
     assert damaged["quality_score"] and "missing" in damaged["warning"]
     assert not whole["warning"]
     assert "damaged: cut.mkv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_the_output_of_a_run_is_a_manifest(clips, tmp_path, kind):
+    """To score failed rows again, or with another model: old results are replaced, and cells keep their text."""
+    rows = [{"file": "a.mp4", "prompt": "=1+1"}, {"file": "late.mp4", "prompt": "- [b]bold[/b]"}]
+    manifest, output = write_manifest(clips / f"manifest.{kind}", rows), clips / f"scores.{kind}"
+    assert score("--manifest", manifest, "--output", output) == 1
+    first = read(output)
+    if kind == "csv":
+        assert [row["prompt"] for row in first] == ["'=1+1", "'- [b]bold[/b]"], "a spreadsheet runs nothing"
+    shutil.copy(clips / "b.mp4", clips / "late.mp4")
+    again = tmp_path / f"again.{kind}"
+    assert score("--manifest", output, "--output", again) == 0
+    second = read(again)
+    assert not any(row.get("error") for row in second)
+    assert second[1]["quality_score"]
+    assert (second[0]["quality_score"], second[0]["prompt"]) == (first[0]["quality_score"], first[0]["prompt"])
+    assert list(second[0]).count("quality_score") == 1
+
+
+def test_square_brackets_in_names_are_text(clips, capsys):
+    shutil.copy(clips / "a.mp4", clips / "[bold]a[ü].mp4")
+    assert score(clips / "[bold]a[ü].mp4", "--prompt", "a") == 0
+    assert "[bold]a[ü].mp4" in capsys.readouterr().out.replace("\n", "").replace(" ", "")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -70,6 +72,12 @@ def test_a_datasets_dataset(scorer, items, expected):
     close(scorer(rows), expected[:1])
 
 
+def test_an_iterable_dataset(scorer, items, expected):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.IterableDataset.from_generator(lambda: iter(items[:2]))
+    close(scorer(rows, batch_size=2), expected[:2])
+
+
 def test_generators_are_consumed_lazily(scorer, items):
     seen = []
 
@@ -121,6 +129,9 @@ def test_wrong_calls(scorer):
         scorer([], on_error="ignore")
     with pytest.raises(TypeError, match="int"):
         scorer(3)
+    for alone in ("clip.mp4", b"mp4", Path("clip.mp4")):
+        with pytest.raises(TypeError, match=r'expected \{"video"'):
+            scorer(alone)
     assert scorer([]) == []
 
 

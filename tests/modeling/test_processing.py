@@ -86,3 +86,42 @@ def test_save_and_load(tmp_path, processor):
     assert loaded.tokenizer.model_max_length == 256
     for name, values in processor(videos=CLIP, text="a prompt").items():
         assert torch.equal(loaded(videos=CLIP, text="a prompt")[name], values)
+
+
+@pytest.mark.parametrize("token", ["[PAD]", "[SEP]", "[CLS]", "[MASK]", "[UNK]", "[ENC]", "[DEC]"])
+def test_names_of_tokens_in_a_prompt_are_words(processor, token):
+    ids = processor(text=f"a {token} cat")["input_ids"][0]
+    special = processor.tokenizer.convert_tokens_to_ids(token)
+    assert special not in ids[1:-1]
+    lower = processor(text=f"a {token.lower()} cat")["input_ids"][0]
+    assert torch.equal(ids, lower)
+
+
+@pytest.mark.parametrize("prompt", ["", " \t\n", "\u200b\u200d\ufeff", "\0\x1f", "\u2028\u3000"])
+def test_prompts_without_a_visible_character_are_empty(processor, prompt):
+    with pytest.raises(ValueError, match="is empty"):
+        processor(text=prompt)
+
+
+def test_half_a_surrogate_pair_is_refused(processor):
+    with pytest.raises(ValueError, match=r"text\[1\]='b .*surrogate"):
+        processor(text=["a", "b \udc80"])
+
+
+LONG = {
+    "words": "one two, three! " * 60_000,
+    "one word": "a" * 1_000_000,
+    "long words": ("x" * 150 + " y ") * 3_000,
+    "spaces": "cat" + " " * 1_000_000 + "dog",
+    "Chinese": "猫在公园里" * 20_000,
+    "punctuation": "?!" * 50_000,
+    "no spaces": "a-b_c" * 20_000,
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_long_prompts_have_the_tokens_of_their_beginning(processor, kind, caplog):
+    limit = processor.tokenizer.model_max_length
+    whole = processor.tokenizer(LONG[kind], truncation=True, max_length=limit)["input_ids"]
+    assert processor(text=LONG[kind])["input_ids"][0].tolist() == whole
+    assert all(len(record.message) < 1000 for record in caplog.records)

@@ -8,13 +8,13 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcesso
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ._version import __version__
-from .clip_aigcvqa import VideoReadError
 from .configuration_aigcvqa import (
     AIGCVQAAestheticConfig,
     AIGCVQAAlignmentConfig,
     AIGCVQAConfig,
     AIGCVQATechnicalConfig,
 )
+from .frames_aigcvqa import VideoReadError
 from .loading import SHIPPED_FOLDER, load_model, load_pipeline
 from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
 from .pipeline_aigcvqa import AIGCVQAPipeline

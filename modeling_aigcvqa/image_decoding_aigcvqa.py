@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps, ImageSequence
 from torch import Tensor
 
-from .clip_aigcvqa import (
+from .frames_aigcvqa import (
     ChooseFrames,
     ClipMetadata,
     FrameStore,

@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from .clip_aigcvqa import opened_file
 from .downloads_aigcvqa import download
+from .frames_aigcvqa import opened_file
 from .image_decoding_aigcvqa import is_image
 from .video_reading_aigcvqa import first_bytes, video_name
 

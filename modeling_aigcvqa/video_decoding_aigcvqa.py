@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip_aigcvqa import (
+from .frames_aigcvqa import (
     ChooseFrames,
     ClipMetadata,
     FrameStore,
@@ -81,8 +81,10 @@ def decode_video(
     if damage and on_damage == "raise":
         raise _damaged(name, damage)
     try:
-        if decoder == "decord" and decord_reads(inspection := inspect_video(source, name)):
-            return _decode_with_decord(source, name, choose_frames, inspection)
+        if decoder == "decord" and not damage:
+            decoded = _decode_with_decord(source, name, choose_frames)
+            if decoded is not None:
+                return decoded
         return _decode_with_pyav(source, name, choose_frames, damage, on_damage)
     except av.FFmpegError as error:
         raise VideoReadError(
@@ -225,22 +227,25 @@ def decord_reads(inspection: Inspection) -> bool:
 
 
 def _decode_with_decord(
-    source: bytes | Path, name: str, choose_frames: ChooseFrames, inspection: Inspection
-) -> tuple[Tensor, ClipMetadata]:
+    source: bytes | Path, name: str, choose_frames: ChooseFrames
+) -> tuple[Tensor, ClipMetadata] | None:
+    """The chosen frames; None for a video that decord may read wrongly or cannot read."""
+    inspection = inspect_video(source, name)
+    if not decord_reads(inspection):
+        return None
     try:
         with opened_file(source) as file:
             reader = decord.VideoReader(file)
             total = len(reader)
             if total != inspection.shown:
-                raise RuntimeError(f"decord counts {total} of {inspection.shown} frames")
+                return None
             indices = [int(index) for index in choose_frames(total)]
-            wanted = sorted(set(indices))
-            batch = reader.get_batch(wanted)  # it fails on widths of 16, 24, 32, 48, 96, 144
+            wanted, order = np.unique(indices, return_inverse=True)
+            batch = reader.get_batch(wanted.tolist())  # it fails on widths of 16, 24, 32, 48, 96, 144
             # A tensor already if the caller has set decord's torch bridge; otherwise its memory is reused, not copied.
             frames = torch.from_dlpack(batch.to_dlpack() if hasattr(batch, "to_dlpack") else batch)
     except (RuntimeError, decord.DECORDError):
-        return _decode_with_pyav(source, name, choose_frames, Counter(), "raise")
-    if wanted != indices:
-        positions = {index: position for position, index in enumerate(wanted)}
-        frames = frames[[positions[index] for index in indices]]
+        return None
+    if list(wanted) != indices:
+        frames = frames[torch.from_numpy(order)]
     return frames, clip_metadata(total, indices, reader.get_avg_fps(), frames, "decord")

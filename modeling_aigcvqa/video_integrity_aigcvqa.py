@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .clip_aigcvqa import VideoReadError, opened_file
+from .frames_aigcvqa import VideoReadError, opened_file
 
 try:
     import av

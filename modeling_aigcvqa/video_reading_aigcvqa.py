@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .clip_aigcvqa import (
+from .downloads_aigcvqa import download
+from .frames_aigcvqa import (
     ChooseFrames,
     ClipMetadata,
     FrameStore,
@@ -22,7 +23,6 @@ from .clip_aigcvqa import (
     on_background,
     opened_file,
 )
-from .downloads_aigcvqa import download
 from .image_decoding_aigcvqa import is_image, read_folder, read_image, rgb_pixels
 from .video_decoding_aigcvqa import DECODERS, decode_video
 
@@ -95,9 +95,9 @@ def read_video(
         path = Path(video)
         if not path.exists():
             raise VideoReadError(f"{name} does not exist; check the path (relative ones start at {Path.cwd()}).")
-        return (
-            read_folder(path, choose_frames) if path.is_dir() else _read(path, name, choose_frames, on_damage, decoder)
-        )
+        if path.is_dir():
+            return read_folder(path, choose_frames)
+        return _read(path, name, choose_frames, on_damage, decoder)
     if isinstance(video, bytes | bytearray | memoryview):
         return _read(bytes(video), name, choose_frames, on_damage, decoder)
     if isinstance(video, Image.Image):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 Data = bytes | mmap.mmap
 
-MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"pnot", b"uuid")
+# Boxes of the top level.
+MP4_BOXES = set(b"ftyp moov mdat wide styp free skip moof mfra sidx ssix emsg prft meta uuid pnot".split())
 EBML_HEADER, EBML_SEGMENT, EBML_CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -86,10 +87,12 @@ def _riff_chunk(data: Data, position: int) -> int | None:
 
 
 def _mp4_box(data: Data, position: int) -> int | None:
-    length = int.from_bytes(data[position : position + 4], "big")
+    length, name = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+    if name not in MP4_BOXES:
+        return 0  # bytes after the last box do no harm
     if length == 1:
-        return int.from_bytes(data[position + 8 : position + 16], "big")
-    # Bytes after the last box do no harm. Boxes within each other are not followed: a number of frames tells of them.
+        length = int.from_bytes(data[position + 8 : position + 16], "big")
+    # Boxes within each other are not followed, because the number of frames tells of them.
     return length if length >= 8 else 0
 
 

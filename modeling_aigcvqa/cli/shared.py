@@ -41,5 +41,5 @@ def print_table(rows: list[dict], note: str | None) -> None:
         table.add_column(name.removesuffix("_score"), justify="right")
     for row in rows:
         cells = [f"{row[name]:.4f}" if name in row else "failed" for name in columns]
-        table.add_row(Text(row[file_column(row)]), *cells)  # not markup, as a name with brackets would be
+        table.add_row(Text(row[file_column(row)]), *cells)  # Text: rich would take brackets in a name for markup
     Console().print(table)

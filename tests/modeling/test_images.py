@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_aigcvqa import VideoReadError
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
+from tests.barcodes import FRAMES, IMAGE_KINDS, number_of
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 TRANSPARENT = (200, 0, 0, 0)  # the hidden colour must not be seen
@@ -20,6 +22,28 @@ def read(video, **options):
 
 def stills(*colours, size=(32, 24)):
     return [Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour) for colour in colours]
+
+
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
+def test_frames_of_animations(tmp_path, kind):
+    frames, metadata = read(IMAGE_KINDS[kind](tmp_path / kind))
+    assert list(map(number_of, frames)) == list(range(FRAMES)) == metadata.frames_indices
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "bmp", "webp", "avif"])
+def test_single_images_are_clips_of_one_frame(tmp_path, suffix):
+    stills(GREEN)[0].save(tmp_path / f"image.{suffix}")
+    frames, metadata = read(tmp_path / f"image.{suffix}")
+    assert (frames.shape, metadata.fps) == ((1, 24, 32, 3), None)
+    assert frames[0, 9, 9].tolist() == pytest.approx(GREEN, abs=12)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
+def test_cut_animations_are_refused(tmp_path, kind, share):
+    content = IMAGE_KINDS[kind](tmp_path / kind).read_bytes()
+    with pytest.raises(VideoReadError):
+        read(content[: int(share * len(content))])
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

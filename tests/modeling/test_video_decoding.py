@@ -188,6 +188,18 @@ def test_a_stream_whose_size_changes(tmp_path):
         read(b"".join(parts))
 
 
+@pytest.mark.parametrize("tail", [b"\xff\x00 a tag of another program", b"\0" * 40, b"TAG" + b" " * 125])
+def test_bytes_after_the_end_of_an_mp4_do_no_harm(clip_of, tail):
+    assert len(read(clip_of("h264.mp4").read_bytes() + tail)[0]) == FRAMES
+
+
+def test_decord_does_not_hide_damage(clip_of):
+    cut = clip_of("h264_index_first.mp4").read_bytes()[:-200]
+    with pytest.raises(VideoReadError, match="is damaged"):
+        read(cut, decoder="decord")
+    assert read(cut, decoder="decord", on_damage="warn")[1].warning
+
+
 def test_wrong_options_are_named(clip_of):
     with pytest.raises(ValueError, match=r"on_damage='ignore'.*'raise', 'warn'"):
         read(clip_of("h264.mp4"), on_damage="ignore")

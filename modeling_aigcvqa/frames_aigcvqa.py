@@ -44,7 +44,7 @@ class FrameStore:
         self.indices, self.name = [int(index) for index in indices], name
         self.positions = {index: position for position, index in enumerate(sorted(set(self.indices)))}
         self.frames: np.ndarray | None = None
-        self.filled = 0
+        self.missing = set(self.positions)
 
     def __contains__(self, index: int) -> bool:
         return index in self.positions
@@ -63,10 +63,18 @@ class FrameStore:
                 f"{pixels.shape}); resize or crop them to one size."
             )
         self.frames[self.positions[index]] = pixels
-        self.filled += 1
+        self.missing.discard(index)
 
     def tensor(self) -> Tensor:
-        """(T, H, W, 3), in the order of the chosen indices."""
+        """(T, H, W, 3), in the order of the chosen indices.
+
+        Raises:
+            VideoReadError: if a chosen frame was never added.
+        """
+        if self.frames is None or self.missing:
+            raise VideoReadError(
+                f"{self.name} is cut: frame {min(self.missing, default=0)} is missing. Write or download it again."
+            )
         frames = torch.from_numpy(self.frames)
         if list(self.positions) == self.indices:
             return frames

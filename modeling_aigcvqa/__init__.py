@@ -1,43 +1,47 @@
 """AIGC-VQA: a no-reference metric for AI-generated video (Lu et al., CVPR Workshops 2024).
 
-The import registers the classes with transformers' Auto classes and `pipeline`, so that saved folders load without
-`trust_remote_code`.
+The import makes saved folders loadable without `trust_remote_code`: the classes are registered with transformers' Auto
+classes and `pipeline`. It is quick, because each name is imported when it is first used.
 """
 
-from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
+import importlib
+from typing import TYPE_CHECKING, Any
 
+from ._registration import TASK, register_with_transformers
 from ._version import __version__
-from .configuration_aigcvqa import (
-    AIGCVQAAestheticConfig,
-    AIGCVQAAlignmentConfig,
-    AIGCVQAConfig,
-    AIGCVQATechnicalConfig,
-)
-from .frames_aigcvqa import VideoReadError
-from .loading import SHIPPED_FOLDER, load_model, load_pipeline
-from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
-from .pipeline_aigcvqa import AIGCVQAPipeline
-from .processing_aigcvqa import AIGCVQAProcessor
-from .video_processing_aigcvqa import AIGCVQAVideoProcessor
 
-TASK = "video-quality-assessment"
+if TYPE_CHECKING:
+    from .configuration_aigcvqa import (
+        AIGCVQAAestheticConfig,
+        AIGCVQAAlignmentConfig,
+        AIGCVQAConfig,
+        AIGCVQATechnicalConfig,
+    )
+    from .frames_aigcvqa import VideoReadError
+    from .loading import load_model, load_pipeline
+    from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
+    from .pipeline_aigcvqa import AIGCVQAPipeline
+    from .processing_aigcvqa import AIGCVQAProcessor
+    from .video_processing_aigcvqa import AIGCVQAVideoProcessor
 
-AutoConfig.register("aigcvqa", AIGCVQAConfig, exist_ok=True)
-AutoModel.register(AIGCVQAConfig, AIGCVQAModel, exist_ok=True)
-AutoVideoProcessor.register(AIGCVQAConfig, AIGCVQAVideoProcessor, exist_ok=True)
-AutoProcessor.register(AIGCVQAConfig, AIGCVQAProcessor, exist_ok=True)
-if TASK not in PIPELINE_REGISTRY.supported_tasks:
-    default = {"model": (str(SHIPPED_FOLDER), "main")}  # used by `pipeline(TASK)` without a model
-    PIPELINE_REGISTRY.register_pipeline(TASK, AIGCVQAPipeline, pt_model=AutoModel, default=default, type="multimodal")
-
-# `save_pretrained` then also saves the code of these classes.
-AIGCVQAConfig.register_for_auto_class()
-AIGCVQAModel.register_for_auto_class("AutoModel")
-AIGCVQAVideoProcessor.register_for_auto_class("AutoVideoProcessor")
-AIGCVQAProcessor.register_for_auto_class("AutoProcessor")
+_MODULES = {
+    "configuration_aigcvqa": (
+        "AIGCVQAAestheticConfig",
+        "AIGCVQAAlignmentConfig",
+        "AIGCVQAConfig",
+        "AIGCVQATechnicalConfig",
+    ),
+    "frames_aigcvqa": ("VideoReadError",),
+    "loading": ("load_model", "load_pipeline"),
+    "modeling_aigcvqa": ("AIGCVQAModel", "AIGCVQAOutput"),
+    "pipeline_aigcvqa": ("AIGCVQAPipeline",),
+    "processing_aigcvqa": ("AIGCVQAProcessor",),
+    "video_processing_aigcvqa": ("AIGCVQAVideoProcessor",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "TASK",
     "AIGCVQAAestheticConfig",
     "AIGCVQAAlignmentConfig",
     "AIGCVQAConfig",
@@ -52,3 +56,18 @@ __all__ = [
     "load_model",
     "load_pipeline",
 ]
+
+register_with_transformers()
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the package when it is first used (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import as_validated_field, strict
 from transformers import PreTrainedConfig
 
+from .names_aigcvqa import BRANCHES
 from .provenance_aigcvqa import Provenance
 
-BRANCHES = ("technical", "aesthetic", "alignment")
 # The model inputs that each branch needs. The processor returns all of them.
 BRANCH_INPUTS = {
     "technical": ("pixel_values_fragments",),

@@ -17,8 +17,8 @@ from .frames_aigcvqa import (
     on_background,
     opened_file,
 )
+from .names_aigcvqa import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 IMAGE_SIGNATURES = (b"GIF8", b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 AVIF_BRANDS = (b"ftypavif", b"ftypavis")
 

@@ -1,18 +1,20 @@
 """The pipeline "video-quality-assessment": scores videos with their prompts."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
-from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .frames_aigcvqa import VideoReadError
 from .limits_aigcvqa import ClipLimits, checked_clip
+from .names_aigcvqa import ON_ERROR, SCORES, shortened
+from .video_reading_aigcvqa import video_name
+from .workers_aigcvqa import WorkerDied, results_in_order
 
-SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
-ON_ERROR = ("raise", "return")
 VIEW = "pixel_values_"  # prefix of the model inputs that are views of the video
 
 
@@ -70,17 +72,16 @@ class AIGCVQAPipeline(Pipeline):
         return list(scores) if isinstance(inputs, list | tuple) else scores
 
     def _scores(self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict) -> Iterator[dict]:
-        sized = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
-        indexed = sized or (isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset))
-        items = (PipelineDataset if indexed else PipelineIterator)(inputs, self.preprocess, preprocess)
-        loader = DataLoader(
-            items,
-            batch_size=batch_size,
-            num_workers=num_workers if sized else min(num_workers, 1),
-            collate_fn=list,
-            pin_memory=self.device.type == "cuda",
-        )
-        for batch in loader:
+        """The scores of many items. Items that can be counted are fetched by the workers, by their number."""
+        counted = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+        function = _Prepares(self.preprocess, preprocess, inputs if counted else None)
+        tasks = range(len(inputs)) if counted else inputs
+        prepared = results_in_order(function, tasks, num_workers, function.of_a_dead_worker)
+        batches = _batches(prepared, batch_size)
+        if self.device.type == "cuda":
+            batches = map(_pinned, batches)
+            batches = _one_ahead(batches) if num_workers else batches
+        for batch in batches:
             yield from self.postprocess(self.forward(batch))
 
     def preprocess(
@@ -97,6 +98,8 @@ class AIGCVQAPipeline(Pipeline):
             prompt = item.get("prompt")
             if prompt is None and self.processor.requires_prompt:
                 raise ValueError(f'the item has no "prompt", which the alignment branch needs (got {_describe(item)}).')
+            if prompt is not None and not isinstance(prompt, str):
+                raise TypeError(f"the prompt is {shortened(repr(prompt))} ({type(prompt).__name__}); pass text.")
             video = item["video"] if limits is None else checked_clip(item["video"], limits)
             options = {"views": self._views, **(processor_options or {})}
             inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
@@ -140,6 +143,46 @@ class AIGCVQAPipeline(Pipeline):
         """Save model, processor and code. The base class saves neither the processor nor code loaded from a folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+class _Prepares:
+    """Prepares an item, or the item with a number, for the model."""
+
+    def __init__(self, preprocess: Callable, options: dict, items: Any):
+        self.preprocess, self.options, self.items = preprocess, options, items
+
+    def __call__(self, task: Any) -> dict:
+        return self.preprocess(task if self.items is None else self.items[task], **self.options)
+
+    def of_a_dead_worker(self, task: Any, error: WorkerDied) -> dict:
+        item = task if self.items is None else self.items[task]
+        video = item.get("video") if isinstance(item, dict) else item
+        message = f"{video_name(video)} cannot be read: {error}."
+        if self.options.get("on_error") != "return":
+            raise VideoReadError(message) from error
+        return {"error": message}
+
+
+def _batches(items: Iterator[dict], size: int) -> Iterator[list[dict]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _pinned(batch: list[dict]) -> list[dict]:
+    """The batch in memory from which copies to a GPU are asynchronous."""
+    return [
+        {name: value.pin_memory() if isinstance(value, torch.Tensor) else value for name, value in item.items()}
+        for item in batch
+    ]
+
+
+def _one_ahead(batches: Iterator[list[dict]]) -> Iterator[list[dict]]:
+    """Takes the next batch in a thread while the model computes this one."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
 
 
 def _describe(item: Any) -> str:

@@ -24,9 +24,9 @@ from .frames_aigcvqa import (
     opened_file,
 )
 from .image_decoding_aigcvqa import is_image, read_folder, read_image, rgb_pixels
+from .names_aigcvqa import ON_DAMAGE, shortened
 from .video_decoding_aigcvqa import DECODERS, decode_video
 
-ON_DAMAGE = ("raise", "warn")
 MAX_URL_BYTES = 2 * 1024**3
 
 
@@ -47,9 +47,9 @@ def split_batch(videos: Any) -> list[Any]:
 def video_name(video: Any) -> str:
     """The name of a video in messages."""
     if isinstance(video, dict) and video.get("path"):
-        return repr(str(video["path"]))
+        return repr(shortened(str(video["path"])))
     if isinstance(video, str | Path):
-        return repr(str(video))
+        return repr(shortened(str(video)))
     if isinstance(video, bytes | bytearray | memoryview):
         return f"<{len(video)} bytes>"
     if _is_array(video):
@@ -93,10 +93,16 @@ def read_video(
     video = fetched(video)
     if isinstance(video, str | Path):
         path = Path(video)
-        if not path.exists():
+        try:
+            exists = path.exists()
+        except (OSError, ValueError) as error:
+            raise VideoReadError(f"{name} cannot be opened ({getattr(error, 'strerror', error)}).") from error
+        if not exists:
             raise VideoReadError(f"{name} does not exist; check the path (relative ones start at {Path.cwd()}).")
         if path.is_dir():
             return read_folder(path, choose_frames)
+        if not path.is_file():  # to open a pipe or a device may wait for ever
+            raise VideoReadError(f"{name} is neither a file nor a folder; write the clip to a file.")
         return _read(path, name, choose_frames, on_damage, decoder)
     if isinstance(video, bytes | bytearray | memoryview):
         return _read(bytes(video), name, choose_frames, on_damage, decoder)

@@ -23,11 +23,11 @@ import gradio as gr
 from clips import CLIP_LIMITS, CLIP_SUFFIXES, MAX_ROWS, check_prompt, check_upload, clip_name, gather_clips, read_table
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
-from modeling_aigcvqa.common.manifests import RowWriter
+from modeling_aigcvqa.common.cells import csv_line
+from modeling_aigcvqa.common.choices import SHIPPED
 from modeling_aigcvqa.explain import Explanation, explain
 from modeling_aigcvqa.explain.page import note_html, scores_html, short_name, stylesheet, words_html
 from modeling_aigcvqa.explain.report import write_report
-from modeling_aigcvqa.loading import SHIPPED
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 
 HERE = Path(__file__).parent
@@ -178,9 +178,8 @@ def score_table(table, files, progress=gr.Progress()):  # noqa: B008
         scored.append(row | score_row(row, clips))
     columns = list(dict.fromkeys([*rows[0], *[name for row in scored for name in SCORES if name in row], "error"]))
     output = folder / "scores.csv"
-    with RowWriter(output, columns) as writer:
-        for row in scored:
-            writer.write(row)
+    lines = [csv_line(columns), *(csv_line(row.get(name) for name in columns) for row in scored)]
+    output.write_bytes("".join(lines).encode())
     failed = sum("error" in row for row in scored)
     summary = f"<p>{len(scored) - failed} of {len(scored)} clips scored.</p>"
     return note_html(scorer().model.config.weights_note) + summary + rows_html(scored), output

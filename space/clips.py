@@ -1,6 +1,5 @@
 """The limits of the Space on clips, prompts and tables, which are checked before a clip is decoded."""
 
-import csv
 import os
 import zipfile
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from gradio_client.utils import strip_invalid_filename_characters
 
-from modeling_aigcvqa.common.manifests import without_quote
+from modeling_aigcvqa.common.manifests import read_manifest
 from modeling_aigcvqa.limits_aigcvqa import ClipLimits, check_clip
 
 CLIP_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi", ".webp")
@@ -47,23 +46,18 @@ def read_table(file: str | None) -> list[dict[str, str]]:
     """
     if not file:
         raise ValueError("Choose a CSV with the columns file and prompt.")
-    name = Path(file).name
+    path = Path(file)
+    if path.suffix.lower() != ".csv":
+        raise ValueError(f"'{path.name}' is not a CSV; choose a CSV with the columns file and prompt.")
     try:
-        with open(file, newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            columns, rows = reader.fieldnames or [], []
-            for row in reader:
-                rows.append({name: without_quote(value) for name, value in row.items()})
-                if len(rows) > MAX_ROWS:
-                    raise ValueError(f"'{name}' has more than {MAX_ROWS} rows, which is the limit; split the table.")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"'{name}' is not a CSV file in UTF-8 ({error}).") from error
-    if not {"file", "prompt"} <= set(columns):
-        raise ValueError(f"'{name}' has the columns {', '.join(columns) or 'none'}; it needs file and prompt.")
-    if not rows:
-        raise ValueError(f"'{name}' has no rows.")
-    if any(None in row for row in rows):
-        raise ValueError(f"'{name}': a row has more values than columns; put prompts with commas in quotes.")
+        rows = read_manifest(path)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), path.name)) from error
+    if len(rows) > MAX_ROWS:
+        raise ValueError(f"'{path.name}' has more than {MAX_ROWS} rows, which is the limit; split the table.")
+    for row in rows:
+        if not isinstance(row.get("prompt"), str):
+            raise ValueError(f"'{path.name}' has the columns {', '.join(row)}; it needs file and prompt, both text.")
     return rows
 
 

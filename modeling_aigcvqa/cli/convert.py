@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..configuration_aigcvqa import BRANCHES
-from ..conversion import WEIGHT_SETS, convert
-from ..conversion.weight_sets import LICENSES
+from ..common.choices import WEIGHT_SETS
+from ..common.files import check_new_folder
+from ..names_aigcvqa import BRANCHES
 
 HELP = "build a model folder from published checkpoints"
 DESCRIPTION = (
@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, errors: Console) -> int:
     addresses = dict(WEIGHT_SETS.get(arguments.preset, {}))
     addresses |= {branch: getattr(arguments, branch) for branch in BRANCHES if getattr(arguments, branch)}
+    if not addresses:
+        raise ValueError("nothing to convert; pass --technical, --aesthetic, --alignment or --preset.")
+    check_new_folder(arguments.output)
+    from ..conversion import convert
+    from ..conversion.weight_sets import LICENSES
+
     model = convert(addresses, arguments.output, arguments.seed, LICENSES, say=print)
     if model.config.weights_note:
         print(model.config.weights_note)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..common.choices import WINDOW_WEIGHTS
 from ..common.console import progress_bar
-from ..explain import WEIGHTS, explain
-from ..loading import load_pipeline
 from .shared import add_model_arguments, print_table
 
 HELP = "show which places, moments and words lower the scores of a clip"
@@ -23,16 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, help="length of a window in frames (default: the number that the model scores)"
     )
     parser.add_argument("--stride", type=int, help="frames from one window to the next (default: half a window)")
-    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="weights of overlapping windows")
+    parser.add_argument(
+        "--weights", choices=WINDOW_WEIGHTS, default=WINDOW_WEIGHTS[0], help="weights of overlapping windows"
+    )
 
 
 def run(arguments: argparse.Namespace, errors: Console) -> int:
+    if arguments.output.is_file():
+        raise ValueError(f"--output '{arguments.output}' is a file; name a folder.")
+    from ..explain import explain
+    from ..loading import load_pipeline
+
     try:
         from ..explain.report import write_report
     except ImportError as error:  # matplotlib, which scoring does not need
         raise ValueError(str(error)) from error
-    if arguments.output.is_file():
-        raise ValueError(f"--output '{arguments.output}' is a file; name a folder.")
     pipeline = load_pipeline(arguments.model, None, arguments.device, arguments.dtype)
     with progress_bar(errors) as progress:
         task = progress.add_task("windows", total=None)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..configuration_aigcvqa import BRANCHES
-from ..conversion import merge
-from ..loading import load_model
+from ..common.files import check_new_folder
+from ..names_aigcvqa import BRANCHES
 
 HELP = "build one model from branches of several models"
 DESCRIPTION = "Takes each branch from the model given for it. Provenance and licences of the weights are kept."
@@ -25,6 +24,10 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     names = {branch: getattr(arguments, branch) for branch in BRANCHES if getattr(arguments, branch)}
     if not names:
         raise ValueError("nothing to merge; pass --technical, --aesthetic or --alignment.")
+    check_new_folder(arguments.output)
+    from ..conversion import merge
+    from ..loading import load_model
+
     loaded = {name: load_model(name) for name in dict.fromkeys(names.values())}
     model = merge({branch: loaded[name] for branch, name in names.items()}, arguments.output)
     if model.config.weights_note:

@@ -2,32 +2,39 @@
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from torch.utils.data import Dataset
 
-from ..common.console import progress_bar
-from ..common.manifests import RowWriter, check_suffix, clip_of, file_column, read_manifest
-from ..configuration_aigcvqa import BRANCHES
-from ..loading import SHIPPED, load_pipeline
-from ..pipeline_aigcvqa import SCORES
-from ..video_reading_aigcvqa import ON_DAMAGE
-from .shared import REAL_WEIGHTS, add_model_arguments, print_table
+from .. import __version__
+from ..common.cells import encodable
+from ..common.choices import SHIPPED
+from ..common.console import INTERRUPTED, counted
+from ..common.manifests import check_suffix, file_column
+from ..names_aigcvqa import BRANCHES, ON_DAMAGE
+from ..scoring.rows import Items, rows_of_manifest, rows_of_videos
+from ..scoring.score_file import SUFFIXES, ScoreFile
+from .shared import REAL_WEIGHTS, add_model_arguments, print_table, printable
 
 HELP = "score videos"
-DESCRIPTION = "Prints four scores per video; higher is better. The exit status is 1 if a video could not be scored."
-RESULTS = (*SCORES, "warning", "error")
+DESCRIPTION = (
+    "Prints four scores per video; higher is better. The exit status is 1 if a video could not be scored. A run with "
+    "--output that was interrupted goes on when the same command is given again."
+)
 TABLE_ROWS = 1000  # most rows that are kept and printed; --output has no limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders of frames or URLs")
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders of clips, folders of frames or URLs")
     parser.add_argument("--prompt", help="the prompt that the videos were generated from")
     parser.add_argument(
         "--manifest", type=Path, help="CSV or JSONL with the columns file and prompt; paths are relative to it"
     )
-    parser.add_argument("--output", type=Path, help="CSV or JSONL to write; rows are written as they are scored")
+    parser.add_argument("--output", type=Path, help="CSV, JSONL or Parquet to write; rows are kept as they are scored")
+    parser.add_argument("--overwrite", action="store_true", help="replace the --output of another run")
     add_model_arguments(parser)
     parser.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: all)")
     parser.add_argument(
@@ -48,85 +55,147 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, errors: Console) -> int:
-    clips, rows = read_clips(arguments)
-    if arguments.output:
-        check_output(arguments.output, arguments.manifest)
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch_size {arguments.batch_size}: expected at least 1.")
-    branches = arguments.branches.split(",") if arguments.branches else None
+    branches = check_arguments(arguments)
+    clips, rows = read_rows(arguments)
+    from ..loading import load_pipeline
+
     pipeline = load_pipeline(
         arguments.model, branches, arguments.device, arguments.dtype, arguments.alignment_num_frames
     )
-    note = pipeline.model.config.weights_note
-    items = Items(clips, rows)
-    options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage")}
-    shown, failed, damaged = [], [], []  # not every row: a manifest may have a million
-    with (
-        RowWriter(arguments.output, [*rows[0], *RESULTS]) as writer,
-        progress_bar(errors) as progress,
-    ):
-        task = progress.add_task("scoring", total=len(rows))
-        for row, result in zip(rows, pipeline(items, on_error="return", **options)):
-            row = row | result
-            writer.write(row)
-            if arguments.json or len(shown) < TABLE_ROWS:
-                shown.append(row)
-            if "error" in row:
-                failed.append(row)
-            if "warning" in row:
-                damaged.append(row)
-            progress.advance(task)
-    if arguments.json:
-        print(json.dumps({"model": arguments.model, "note": note, "results": shown}, ensure_ascii=False, indent=2))
-    else:
-        print_table(shown, note)
-    if len(shown) < len(rows):
-        errors.print(f"Only the first {len(shown)} of {len(rows)} rows are shown; --output FILE writes all.")
-    if arguments.model == SHIPPED:
-        errors.print(REAL_WEIGHTS)
-    for row in damaged:
-        errors.print(f"damaged: {row[file_column(row)]}: {row['warning']}", style="yellow")
-    for row in failed:
-        errors.print(f"failed: {row[file_column(row)]}: {row['error']}", style="red")
-    if failed:
-        errors.print(f"{len(failed)} of {len(rows)} videos could not be scored.", style="red")
-    return 1 if failed else 0
+    if pipeline.processor.requires_prompt and not any(row.get("prompt") for row in rows):
+        raise ValueError(
+            "the alignment branch needs the prompts, and there is none: pass --prompt TEXT or a manifest with a column "
+            "prompt, or leave the branch out with --branches technical,aesthetic."
+        )
+    summary = Summary(keep_all=arguments.json)
+    with score_file(arguments, clips, rows, pipeline) as output:
+        there = output.results if output else []
+        for row, result in zip(rows, there):
+            summary.add(row | result)
+        if there:
+            errors.print(f"'{arguments.output}' has {len(there)} of {len(rows)} rows; the run goes on after them.")
+        options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage")}
+        try:
+            with counted(errors, "scoring", len(rows), len(there)) as advance:
+                for row, result in scored(pipeline, clips, rows, len(there), options):
+                    if output:
+                        output.write(row, result)
+                    summary.add(row | result)
+                    advance()
+        except KeyboardInterrupt:
+            kept = (
+                f"they are in '{arguments.output}', and the same command goes on after them."
+                if output
+                else "--output FILE would have kept them."
+            )
+            errors.print(f"interrupted: {summary.count} of {len(rows)} videos are scored; {kept}", style="red")
+            return INTERRUPTED
+    report(summary, arguments, pipeline.model.config.weights_note, errors)
+    return 1 if summary.failed else 0
 
 
-def read_clips(arguments: argparse.Namespace) -> tuple[list[str], list[dict]]:
+def check_arguments(arguments: argparse.Namespace) -> list[str] | None:
+    """The branches to build. Raises ValueError for what is wrong, before anything is loaded."""
+    for name, least in (("batch_size", 1), ("num_workers", 0)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name} {getattr(arguments, name)}: expected at least {least}.")
+    if arguments.output:
+        check_output(arguments.output, arguments.manifest)
+    elif arguments.overwrite:
+        raise ValueError("--overwrite goes with --output FILE.")
+    branches = arguments.branches.split(",") if arguments.branches else None
+    unknown = [name for name in branches or () if name not in BRANCHES]
+    if unknown:
+        raise ValueError(f"--branches {arguments.branches}: no branch {unknown[0]!r}; expected {list(BRANCHES)}.")
+    return branches
+
+
+def check_output(output: Path, manifest: Path | None) -> None:
+    check_suffix(output, "--output", SUFFIXES)
+    if not output.parent.is_dir():
+        raise ValueError(f"--output '{output}': the folder '{output.parent}' does not exist.")
+    if output.is_dir():
+        raise ValueError(f"--output '{output}' is a folder; name a file.")
+    if manifest and output.exists() and output.samefile(manifest):
+        raise ValueError(f"--output '{output}' is the manifest itself; name another file.")
+
+
+def read_rows(arguments: argparse.Namespace) -> tuple[list[str], list[dict]]:
     """The clip to open and the row of each video: the columns of the manifest, or `file` and `prompt`."""
     if arguments.manifest and arguments.videos:
         raise ValueError("pass VIDEO... or --manifest, not both.")
     if not arguments.manifest and not arguments.videos:
         raise ValueError("nothing to score; pass VIDEO... or --manifest FILE.")
     if arguments.videos:
-        prompt = {} if arguments.prompt is None else {"prompt": arguments.prompt}
-        return arguments.videos, [{"file": video, **prompt} for video in arguments.videos]
+        return rows_of_videos(arguments.videos, arguments.prompt)
     if arguments.prompt is not None:
         raise ValueError("--prompt goes with VIDEO...; a manifest has its own column prompt.")
-    # A manifest may be the output of an earlier run; its results do not stand beside new ones.
-    rows = [
-        {name: value for name, value in row.items() if name not in RESULTS} for row in read_manifest(arguments.manifest)
-    ]
-    return [clip_of(row, arguments.manifest) for row in rows], rows
+    return rows_of_manifest(arguments.manifest)
 
 
-def check_output(output: Path, manifest: Path | None) -> None:
-    check_suffix(output, "--output")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output '{output}': the folder '{output.parent}' does not exist.")
-    if manifest and output.exists() and output.samefile(manifest):
-        raise ValueError(f"--output '{output}' is the manifest itself; name another file.")
+def score_file(arguments: argparse.Namespace, clips: list[str], rows: list[dict], pipeline: Any) -> Any:
+    """The file of --output with what decides about its scores, or a context manager that gives None."""
+    if not arguments.output:
+        return nullcontext()
+    from ..loading.load import model_source
+    from ..scoring.identity import digest_of_model, digest_of_rows
+
+    made_by = {
+        "aigcvqa": __version__,
+        "model": arguments.model,
+        "model_sha256": digest_of_model(model_source(arguments.model)),
+        "branches": pipeline.model.config.branches,
+        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
+        "alignment_num_frames": arguments.alignment_num_frames,
+        "on_damage": arguments.on_damage,
+        "rows": len(rows),
+        "rows_sha256": digest_of_rows(clips, rows),
+    }
+    return ScoreFile(arguments.output, rows, made_by, arguments.overwrite)
 
 
-class Items(Dataset):
-    """Clips and prompts as a dataset, which the pipeline scores lazily; it would score a list completely first."""
+def scored(
+    pipeline: Any, clips: list[str], rows: list[dict], start: int, options: dict[str, Any]
+) -> Iterator[tuple[dict, dict]]:
+    """The rows from number `start` on, each with its result, as they are scored."""
+    items = Items(clips[start:], rows[start:])
+    results: Iterable[dict] = pipeline(items, on_error="return", **options) if items.rows else ()
+    yield from zip(items.rows, results)
 
-    def __init__(self, clips: list[str], rows: list[dict]):
-        self.clips, self.rows = clips, rows
 
-    def __len__(self) -> int:
-        return len(self.rows)
+class Summary:
+    """What is printed after a run: the first rows, and the damaged and failed ones."""
 
-    def __getitem__(self, index: int) -> dict:
-        return {"video": self.clips[index], "prompt": self.rows[index].get("prompt")}
+    def __init__(self, keep_all: bool):
+        self.most = None if keep_all else TABLE_ROWS
+        self.count = 0
+        self.shown: list[dict] = []  # not every row: a manifest may have a million
+        self.failed: list[dict] = []
+        self.damaged: list[dict] = []
+
+    def add(self, row: dict) -> None:
+        self.count += 1
+        if self.most is None or len(self.shown) < self.most:
+            self.shown.append(row)
+        for name, rows in (("error", self.failed), ("warning", self.damaged)):
+            if name in row:
+                rows.append(row)
+
+
+def report(summary: Summary, arguments: argparse.Namespace, note: str | None, errors: Console) -> None:
+    if arguments.json:
+        results = {"model": arguments.model, "note": note, "results": summary.shown}
+        print(encodable(json.dumps(results, ensure_ascii=False, indent=2)))
+    else:
+        print_table(summary.shown, note)
+    if len(summary.shown) < summary.count:
+        shown = f"Only the first {len(summary.shown)} of {summary.count} rows are shown"
+        errors.print(f"{shown}; --output FILE writes all." if not arguments.output else f"{shown}.")
+    if arguments.model == SHIPPED:
+        errors.print(REAL_WEIGHTS)
+    for row in summary.damaged:
+        errors.print(f"damaged: {printable(row[file_column(row)])}: {printable(row['warning'])}", style="yellow")
+    for row in summary.failed:
+        errors.print(f"failed: {printable(row[file_column(row)])}: {printable(row['error'])}", style="red")
+    if summary.failed:
+        errors.print(f"{len(summary.failed)} of {summary.count} videos could not be scored.", style="red")

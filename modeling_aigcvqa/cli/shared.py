@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..common.cells import encodable
+from ..common.choices import DTYPES, SHIPPED
 from ..common.manifests import file_column
-from ..loading import DTYPES, SHIPPED
-from ..pipeline_aigcvqa import SCORES
+from ..names_aigcvqa import SCORES, shortened
 
 REAL_WEIGHTS = (
     "These are scores of the small model inside the package. For published weights pass --model free (downloaded and "
@@ -32,6 +33,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def printable(text: str) -> str:
+    """A text from outside as a terminal can show it; long ones are shortened."""
+    return encodable(shortened(text, 400))
+
+
 def print_table(rows: list[dict], note: str | None) -> None:
     """Print the scores of clips, with the note on the weights."""
     columns = [name for name in SCORES if any(name in row for row in rows)]
@@ -41,5 +47,5 @@ def print_table(rows: list[dict], note: str | None) -> None:
         table.add_column(name.removesuffix("_score"), justify="right")
     for row in rows:
         cells = [f"{row[name]:.4f}" if name in row else "failed" for name in columns]
-        table.add_row(Text(row[file_column(row)]), *cells)  # Text: rich would take brackets in a name for markup
+        table.add_row(Text(printable(row[file_column(row)])), *cells)  # Text: brackets in a name are no markup
     Console().print(table)

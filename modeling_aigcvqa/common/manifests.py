@@ -1,14 +1,20 @@
-"""Read manifests of clips (CSV or JSONL), and write tables in the same formats."""
+"""Read manifests of clips: CSV or JSONL files with a column `file` (or `file_name`) and, mostly, `prompt`."""
 
+import codecs
 import csv
+import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..names_aigcvqa import shortened
+from .cells import without_quote
+
 SUFFIXES = (".csv", ".jsonl")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 FILE_COLUMNS = ("file", "file_name")  # the second name is used by VideoFolder of `datasets`
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SHOWN = 80  # characters of a text in messages
 
 
 def file_column(row: dict) -> str | None:
@@ -22,105 +28,121 @@ def clip_of(row: dict, manifest: Path) -> str:
     return file if file.startswith(("http://", "https://")) else str(manifest.parent / file)
 
 
-def check_suffix(path: Path, option: str) -> None:
-    """Raise ValueError, which names the option, unless the file name ends in .csv or .jsonl."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{option} '{path}': expected a name that ends in {' or '.join(SUFFIXES)}.")
+def check_suffix(path: Path, option: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+    """Raise ValueError, which names the option, unless the file name ends in one of the suffixes."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} '{path}': expected a name that ends in {' or '.join(suffixes)}.")
 
 
 def read_manifest(path: Path) -> list[dict]:
     """The rows of a CSV or JSONL file with a column `file` or `file_name`; other columns are kept.
 
+    The text is UTF-8, or UTF-16 with a byte order mark. A number as prompt is its text.
+
     Raises:
-        ValueError: for another file type, no rows, a row without a file, a CSV row with too many values or a line that
-            is not a JSON object; names the file and the row.
+        ValueError: for another file type, no rows, another encoding, an unclosed quote, a duplicated column, a row
+            without a file or with too many values, or a line that is not a JSON object; names the file and the line.
     """
     check_suffix(path, "--manifest")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(_checked(_read_csv(file) if path.suffix == ".csv" else _read_jsonl(file, path), path))
+    text = _decoded(path.read_bytes(), path)
+    rows = []
+    for line, row in (_csv_rows if path.suffix.lower() == ".csv" else _jsonl_rows)(text, path):
+        if file_column(row) is None:
+            raise ValueError(f"'{path}', line {line}: {_missing_file(row)}")
+        if isinstance(row.get("prompt"), int | float) and not isinstance(row["prompt"], bool):
+            row["prompt"] = str(row["prompt"])
+        rows.append(row)
     if not rows:
         raise ValueError(f"the manifest '{path}' has no rows.")
     return rows
 
 
-def as_text(value: Any) -> Any:
-    """A cell that a spreadsheet takes for text and not for a formula: a quote goes before "=", "+", "-" and "@".
-
-    `read_manifest` takes the quote away again. Numbers stay as they are.
-    """
-    return (
-        f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _is_number(value) else value
-    )
-
-
-def without_quote(value: Any) -> Any:
-    """A cell as it was before `as_text`."""
-    return value[1:] if isinstance(value, str) and value[:1] == "'" and as_text(value[1:]) == value else value
+def _missing_file(row: dict) -> str:
+    named = next((name for name in FILE_COLUMNS if row.get(name) not in (None, "")), None)
+    if named:
+        return f"{named!r} is {_shown(row[named])}; expected the path or URL of a clip as text."
+    if any(name in row for name in FILE_COLUMNS):
+        return "'file' is empty; name the clip."
+    columns = sorted(map(str, row))
+    hint = " Separate columns with commas." if len(columns) == 1 and any(sign in columns[0] for sign in ";\t") else ""
+    return f"no column 'file' (it has {_shown(columns)}).{hint}"
 
 
-def _is_number(text: str) -> bool:
+def _decoded(content: bytes, path: Path) -> str:
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"'{path}', line {line}: 0x{content[error.start]:02x} is not {error.encoding}; save the file as UTF-8."
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"'{path}', line {line} holds a NUL character; save the file as UTF-8 text.")
+    return text
 
 
-def _read_csv(lines: Iterable[str]) -> Iterator[dict]:
-    for row in csv.DictReader(lines):
-        yield {name: without_quote(value) for name, value in row.items()}
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict]]:
+    """The rows of a CSV with the number of their first line. Unnamed columns without values are left out."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a cell may be a long prompt
+    header, _, _ = text.partition("\n")
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=", " in header)
+    columns: list[str] | None = None
+    end = 0
+    try:
+        for cells in lines:
+            start, end = end + 1, lines.line_num
+            if not any(cells):
+                continue
+            if columns is None:
+                columns = [cell.strip() for cell in cells]
+                _check_columns(columns, path)
+                continue
+            yield start, _csv_row(columns, cells, f"'{path}', line {start}")
+    except csv.Error as error:
+        reason = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+        raise ValueError(f"'{path}', line {end + 1} is not CSV ({reason}); correct the quotes.") from error
 
 
-def _checked(rows: Iterable[dict], path: Path) -> Iterator[dict]:
-    for number, row in enumerate(rows, 1):
-        if file_column(row) is None:
-            raise ValueError(f"'{path}', row {number}: no column 'file' (it has {sorted(map(str, row))}).")
-        if None in row:
-            raise ValueError(f"'{path}', row {number}: more values than columns; quote prompts that hold commas.")
-        yield row
+def _csv_row(columns: list[str], cells: list[str], place: str) -> dict:
+    surplus = [cell for cell in cells[len(columns) :] if cell]
+    unnamed = [cell for name, cell in zip(columns, cells) if not name and cell]
+    if surplus or unnamed:
+        raise ValueError(
+            f"{place}: more values than columns ({_shown((surplus or unnamed)[0])}); quote prompts that hold commas."
+        )
+    return {name: without_quote(cell) for name, cell in zip(columns, cells) if name}
 
 
-def _read_jsonl(lines: Iterable[str], path: Path) -> Iterator[dict]:
-    for number, line in enumerate(lines, 1):
+def _jsonl_rows(text: str, path: Path) -> Iterator[tuple[int, dict]]:
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        place = f"'{path}', line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"'{path}', line {number} is not JSON ({error}).") from error
+            row = json.loads(line, object_pairs_hook=_object)
+            json.dumps(row)  # what can be read can be nested too deeply to be written
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise ValueError(f"{place} is not JSON that can be used ({reason}): {_shown(line)}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"'{path}', line {number} is not a JSON object.")
-        yield row
+            raise ValueError(f"{place} is not a JSON object: {_shown(line)}")
+        yield number, row
 
 
-class RowWriter:
-    """Writes rows to CSV or JSONL one by one, so that an interrupted run keeps the rows that it has.
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands there twice")
+    return dict(pairs)
 
-    Args:
-        path: the file to write; None to write nothing.
-        columns: the columns of a CSV, in this order; rows may lack some of them.
-    """
 
-    def __init__(self, path: Path | None, columns: Iterable[str]):
-        self.path, self.columns = path, list(dict.fromkeys(columns))
+def _check_columns(columns: list[str], path: Path) -> None:
+    twice = next((name for name in columns if name and columns.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"'{path}' has the column {_shown(twice)} twice; rename one.")
 
-    def __enter__(self) -> "RowWriter":
-        self.file = self.path.open("w", newline="", encoding="utf-8") if self.path else None
-        if self.file and self.path.suffix == ".csv":
-            self.csv = csv.DictWriter(self.file, self.columns, restval="")
-            self.csv.writeheader()
-            self.file.flush()
-        return self
 
-    def __exit__(self, *_) -> None:
-        if self.file:
-            self.file.close()
-
-    def write(self, row: dict) -> None:
-        if not self.file:
-            return
-        if self.path.suffix == ".csv":
-            self.csv.writerow({name: as_text(value) for name, value in row.items()})
-        else:
-            self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.file.flush()
+def _shown(value: Any) -> str:
+    return shortened(repr(value), SHOWN)

@@ -10,11 +10,11 @@ from ..modeling_aigcvqa import AIGCVQAModel
 from ..processing_aigcvqa import AIGCVQAProcessor
 from ..provenance_aigcvqa import Provenance
 from ..video_processing_aigcvqa import AIGCVQAVideoProcessor
+from .choices import ARCHITECTURES
 
 VOCABULARY = Path(__file__).parents[1] / "assets" / "small" / "vocab.txt"
 # ImageReward cuts prompts at 35 tokens, but prompts for today's generators are longer; BERT has 512 positions.
 MAX_PROMPT_TOKENS = 256
-ARCHITECTURES = {"full": AIGCVQAConfig, "small": AIGCVQAConfig.small}
 FRAGMENT_GRID = 7  # fragments per side, the size of the maps
 
 
@@ -55,7 +55,7 @@ def untrained_model(architecture: str = "small", seed: int = 0) -> AIGCVQAModel:
         raise ValueError(f"preset={architecture!r}: expected one of {list(ARCHITECTURES)}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AIGCVQAModel(ARCHITECTURES[architecture]()).eval()
+        model = AIGCVQAModel(AIGCVQAConfig() if architecture == "full" else AIGCVQAConfig.small()).eval()
     parts = [f"{branch}_{part}" for branch in model.config.branches for part in ("backbone", "head")]
     model.config.set_provenance(Provenance(untrained=[*parts, "alignment_adapter"]))
     return model

@@ -3,6 +3,6 @@
 from .assemble import convert
 from .formats import CheckpointError
 from .merge import merge
-from .weight_sets import WEIGHT_SETS, converted_folder
+from .weight_sets import converted_folder
 
-__all__ = ["WEIGHT_SETS", "CheckpointError", "convert", "converted_folder", "merge"]
+__all__ = ["CheckpointError", "convert", "converted_folder", "merge"]

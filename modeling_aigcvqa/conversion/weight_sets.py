@@ -6,20 +6,11 @@ from pathlib import Path
 
 from huggingface_hub import cached_assets_path, constants
 
+from ..common.choices import CONVNEXT_FILE, DOVER_FILE, FAST_VQA_FILE, IMAGE_REWARD_FILE, WEIGHT_SETS
 from .assemble import convert
 from .formats import CONVNEXT, DOVER, FAST_VQA, IMAGE_REWARD, CheckpointError
 
 VERSION = 1  # version of the converted folders; folders of other versions are not used
-FAST_VQA_FILE = "https://github.com/TimothyHTimothy/FAST-VQA/releases/download/v2.0.0/FAST_VQA_B_1_4.pth"
-CONVNEXT_FILE = "hub:timm/convnext_tiny.fb_in1k/model.safetensors"
-DOVER_FILE = "hub:teowu/DOVER/DOVER.pth"
-IMAGE_REWARD_FILE = "hub:THUDM/ImageReward/ImageReward.pt"
-
-# "free" may be used for any purpose, "dover" only for non-commercial purposes.
-WEIGHT_SETS = {
-    "free": {"technical": FAST_VQA_FILE, "aesthetic": CONVNEXT_FILE, "alignment": IMAGE_REWARD_FILE},
-    "dover": {"technical": DOVER_FILE, "aesthetic": DOVER_FILE, "alignment": IMAGE_REWARD_FILE},
-}
 LICENSES = {
     FAST_VQA_FILE: FAST_VQA.license,
     CONVNEXT_FILE: CONVNEXT.license,

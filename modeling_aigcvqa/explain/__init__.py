@@ -10,11 +10,10 @@
 
 from .explanation import Explanation, Place, weakest_places
 from .scoring import explain
-from .windows import WEIGHTS, Windows
+from .windows import Windows
 from .words import WORD_METHODS, WordScore, word_scores
 
 __all__ = [
-    "WEIGHTS",
     "WORD_METHODS",
     "Explanation",
     "Place",

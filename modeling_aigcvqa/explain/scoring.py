@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..common.choices import WINDOW_WEIGHTS
 from ..configuration_aigcvqa import BRANCH_INPUTS
 from ..modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
 from ..pipeline_aigcvqa import SCORES, AIGCVQAPipeline
 from ..protocols_aigcvqa import sample_frame_indices
 from ..video_reading_aigcvqa import fetched, read_video, video_name
 from .explanation import Explanation
-from .windows import WEIGHTS, Windows, average_windows, read_groups
+from .windows import Windows, average_windows, read_groups
 from .words import check_word_method, word_scores
 
 MAPS = ("technical_map", "aesthetic_map")
@@ -107,8 +108,8 @@ def _check_options(
     for option, value in (("window", window), ("stride", stride)):
         if value is not None and value < 1:
             raise ValueError(f"{option}={value}: expected at least 1 frame.")
-    if weighting not in WEIGHTS:
-        raise ValueError(f"weighting={weighting!r}: expected one of {list(WEIGHTS)}.")
+    if weighting not in WINDOW_WEIGHTS:
+        raise ValueError(f"weighting={weighting!r}: expected one of {list(WINDOW_WEIGHTS)}.")
     check_word_method(word_method)
 
 

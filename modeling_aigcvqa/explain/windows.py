@@ -12,7 +12,6 @@ from ..pipeline_aigcvqa import SCORES
 from ..protocols_aigcvqa import sample_frame_indices
 from ..video_reading_aigcvqa import read_video
 
-WEIGHTS = ("triangular", "uniform")
 MAX_WINDOWS = 64  # per clip, unless `window` or `stride` ask for more
 READ_BYTES = 64 * 2**20  # decoded frames that are read at once; decord needs several times as much for a moment
 

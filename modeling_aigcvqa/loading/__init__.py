@@ -1,6 +1,6 @@
 """Load a model and its processor for scoring: from a folder, the Hub, the package or published weights."""
 
 from .dtypes import DTYPES, fastest_dtype
-from .load import SHIPPED, SHIPPED_FOLDER, load_model, load_pipeline
+from .load import load_model, load_pipeline
 
-__all__ = ["DTYPES", "SHIPPED", "SHIPPED_FOLDER", "fastest_dtype", "load_model", "load_pipeline"]
+__all__ = ["DTYPES", "fastest_dtype", "load_model", "load_pipeline"]

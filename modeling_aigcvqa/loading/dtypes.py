@@ -5,7 +5,9 @@ import time
 import torch
 from transformers.utils import logging
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from ..common import choices
+
+DTYPES = {name: getattr(torch, name) for name in choices.DTYPES}
 SLOW = 2.0  # warn of a dtype that takes more than this many times as long as float32
 logger = logging.get_logger(__name__)
 

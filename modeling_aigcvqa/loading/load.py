@@ -8,16 +8,15 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
+from ..common.choices import SHIPPED, SHIPPED_FOLDER, WEIGHT_SETS
 from ..common.files import read_json
 from ..configuration_aigcvqa import AIGCVQAConfig
-from ..conversion import WEIGHT_SETS, converted_folder
+from ..conversion import converted_folder
 from ..modeling_aigcvqa import AIGCVQAModel
 from ..pipeline_aigcvqa import AIGCVQAPipeline
 from ..processing_aigcvqa import AIGCVQAProcessor
 from .dtypes import DTYPES, fastest_dtype, warn_of_emulation
 
-SHIPPED = "small"
-SHIPPED_FOLDER = Path(__file__).parents[1] / "assets" / SHIPPED
 NAMES = (SHIPPED, *WEIGHT_SETS)
 logger = logging.get_logger(__name__)
 

@@ -106,7 +106,8 @@ def test_two_runs_give_the_same_numbers(clips, tmp_path):
     rows = [{"file": "a.mp4", "prompt": "one"}, {"file": "b.mp4", "prompt": "one two"}]
     manifest, outputs = write_manifest(clips / "manifest.csv", rows), []
     for batch_size in (1, 1, 2):
-        assert score("--manifest", manifest, "--output", tmp_path / "out.csv", "--batch_size", batch_size) == 0
+        options = ("--output", tmp_path / "out.csv", "--overwrite", "--batch_size", batch_size)
+        assert score("--manifest", manifest, *options) == 0
         outputs.append(read(tmp_path / "out.csv"))
     assert outputs[0] == outputs[1]
     for row, other in zip(outputs[0], outputs[2]):
@@ -246,7 +247,7 @@ def test_damaged_videos(clips, tmp_path, capsys):
     output = tmp_path / "scores.csv"
     assert score("--manifest", manifest, "--output", output) == 1
     assert "damaged" in read(output)[0]["error"]
-    assert score("--manifest", manifest, "--output", output, "--on_damage", "warn") == 0
+    assert score("--manifest", manifest, "--output", output, "--on_damage", "warn", "--overwrite") == 0
     damaged, whole = read(output)
     assert damaged["quality_score"] and "missing" in damaged["warning"]
     assert not whole["warning"]

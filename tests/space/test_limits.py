@@ -75,7 +75,7 @@ def test_prompts(clips):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "columns none"),
+        ([], "no rows"),
         ([("file",), ("a.mp4",)], "it needs file and prompt"),
         ([("file", "prompt")], "no rows"),
         ([("file", "prompt"), ("a.mp4", "one", "two")], "more values than columns"),

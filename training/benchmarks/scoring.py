@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from modeling_aigcvqa import AIGCVQAModel, AIGCVQAProcessor
+from modeling_aigcvqa.common.choices import ARCHITECTURES
 from modeling_aigcvqa.common.files import write_json
-from modeling_aigcvqa.common.presets import ARCHITECTURES, default_processor, untrained_model
+from modeling_aigcvqa.common.presets import default_processor, untrained_model
 from modeling_aigcvqa.configuration_aigcvqa import BRANCH_INPUTS, BRANCHES
 from modeling_aigcvqa.loading import DTYPES
 from modeling_aigcvqa.modeling_aigcvqa import imagenet_to_clip

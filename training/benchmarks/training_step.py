@@ -18,8 +18,9 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from modeling_aigcvqa import AIGCVQAModel
+from modeling_aigcvqa.common.choices import ARCHITECTURES
 from modeling_aigcvqa.common.files import write_json
-from modeling_aigcvqa.common.presets import ARCHITECTURES, default_processor, untrained_model
+from modeling_aigcvqa.common.presets import default_processor, untrained_model
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.pipeline_aigcvqa import VIEW
 from training.common.arguments import SUM, TERMS

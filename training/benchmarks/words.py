@@ -28,10 +28,11 @@ from rich.progress import track
 from rich.table import Table
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
+from modeling_aigcvqa.common.choices import SHIPPED
 from modeling_aigcvqa.common.console import error_console, exits_with_status
 from modeling_aigcvqa.common.files import write_json
 from modeling_aigcvqa.explain import WORD_METHODS, WordScore, word_scores
-from modeling_aigcvqa.loading import DTYPES, SHIPPED
+from modeling_aigcvqa.loading import DTYPES
 from training.common.clips import PARTS, load_clips
 from training.common.prompt_parts import NOTHING, WRONG, part_of, read_parts
 from training.vqa_correlation.resampling import mean_interval

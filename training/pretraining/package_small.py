@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from modeling_aigcvqa.common.choices import SHIPPED_FOLDER
 from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import read_json, write_json, write_text
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
-from modeling_aigcvqa.loading import SHIPPED_FOLDER
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 from training.common.models import initial_model
 from training.common.text import figure_text, markdown_table

@@ -13,9 +13,9 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from modeling_aigcvqa.common.choices import SHIPPED, SHIPPED_FOLDER
 from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import read_json
-from modeling_aigcvqa.loading import SHIPPED, SHIPPED_FOLDER
 from modeling_aigcvqa.loading.load import NAMES
 
 from .card import Facts, own_metrics

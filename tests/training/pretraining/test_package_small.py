@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from dataset_scripts.synthetic_t2v import make_benchmark
 from modeling_aigcvqa import AIGCVQAConfig
+from modeling_aigcvqa.common.choices import SHIPPED_FOLDER
 from modeling_aigcvqa.common.presets import untrained_model
-from modeling_aigcvqa.loading import SHIPPED_FOLDER, load_model, load_pipeline
+from modeling_aigcvqa.loading import load_model, load_pipeline
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 from modeling_aigcvqa.provenance_aigcvqa import Provenance, Run
 from tests.conftest import REPOSITORY

@@ -1,0 +1,19 @@
+"""Names that arguments, configs and results share.
+
+This file imports nothing, so that a command line starts quickly.
+"""
+
+BRANCHES = ("technical", "aesthetic", "alignment")
+SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
+ON_ERROR = ("raise", "return")
+ON_DAMAGE = ("raise", "warn")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".apng", ".flv", ".f4v", ".ts", ".m2ts", ".mts"),
+    *(".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".ogv", ".ogg", ".3gp", ".3g2", ".mxf", ".nut", ".y4m"),
+)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text for messages: the start and the end of a long one."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[3 - most // 2 :]}"

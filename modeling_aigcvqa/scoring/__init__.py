@@ -1,0 +1,1 @@
+"""Score many clips: the rows to score, and a file of scores that an interrupted run goes on with."""

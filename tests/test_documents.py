@@ -61,7 +61,8 @@ def stand_ins(model_folder, tmp_path_factory) -> Path:
     """A folder with small files under the names that the documents use."""
     folder = tmp_path_factory.mktemp("documents")
     frames = moving_gradient(6, 96, 128)
-    for name in ("clip.mp4", "a.mp4"):
+    (folder / "clips").mkdir()
+    for name in ("clip.mp4", "a.mp4", "clips/a.mp4"):
         write_video(folder / name, frames)
     for name in ("other.gif", "b.gif"):
         first, *rest = [Image.fromarray(frame) for frame in frames]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import torch
@@ -95,6 +96,7 @@ class _Pool:
     def __init__(self, function: Callable[[Any], Any], num_workers: int):
         self.function, self.num_workers = function, num_workers
         self.context = torch.multiprocessing.get_context()
+        get_temp_dir()  # for the sockets of the workers: one that this process removes, even if workers are killed
         self.seed = torch.randint(2**62, ()).item()  # as a DataLoader does: `torch.manual_seed` decides
         self.started = 0
         self.queue: deque[_Task] = deque()

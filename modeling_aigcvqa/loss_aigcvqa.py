@@ -1,6 +1,10 @@
-"""The training losses of the paper on a batch of scores: PLCC loss (eq. 6) and rank loss (eq. 7)."""
+"""Training losses on a batch of scores: PLCC loss (paper eq. 6), rank loss (eq. 7), and a loss for preferences."""
+
+import math
+
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,3 +50,28 @@ def rank_loss(scores: Tensor, mos: Tensor) -> Tensor:
 def quality_loss(scores: Tensor, mos: Tensor, plcc_weight: float = 1.0, rank_weight: float = 1.0) -> Tensor:
     """The weighted sum of `plcc_loss` and `rank_loss` (weights in the paper: 1 and 1)."""
     return plcc_weight * plcc_loss(scores, mos) + rank_weight * rank_loss(scores, mos)
+
+
+def preference_loss(scores_a: Tensor, scores_b: Tensor, preferences: Tensor, tie_margin: float = 1.0) -> Tensor:
+    """Mean negative log-likelihood of preferences between two clips, in the Bradley-Terry model with ties.
+
+    With d = s_a - s_b and the margin m: P(A) = sigmoid(d - m), P(B) = sigmoid(-d - m), and a tie has the rest (Rao and
+    Kupper, 1967, with theta = exp(m); VideoAlign, Liu et al., 2025, uses m = log 5 = 1.6). m = 0 is the model of Bradley
+    and Terry, in which no tie can happen.
+
+    Args:
+        scores_a, scores_b: scores (B,) of the two clips of each pair; a difference of 1 is odds of e.
+        preferences: (B,) of 1 for A, -1 for B, 0 for a tie.
+        tie_margin: m, at least 0.
+    """
+    if scores_a.ndim != 1 or not scores_a.shape == scores_b.shape == preferences.shape or not len(scores_a):
+        shapes = [tuple(value.shape) for value in (scores_a, scores_b, preferences)]
+        raise ValueError(f"scores_a, scores_b and preferences must all be (B,), one value per pair (got {shapes}).")
+    if tie_margin < 0 or (tie_margin == 0 and bool((preferences == 0).any())):
+        raise ValueError(f"tie_margin={tie_margin}: expected a number above 0 where pairs are tied, and at least 0.")
+    difference = scores_a.float() - scores_b.float()
+    decided = F.softplus(tie_margin - preferences * difference)
+    # P(tie) = (1 - exp(-2 m)) sigmoid(m + d) sigmoid(m - d)
+    rest = math.log(-math.expm1(-2 * tie_margin)) if tie_margin else 0.0
+    tied = F.softplus(-tie_margin - difference) + F.softplus(difference - tie_margin) - rest
+    return torch.where(preferences == 0, tied, decided).mean()

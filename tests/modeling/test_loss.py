@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_aigcvqa.loss_aigcvqa import plcc_loss, quality_loss, rank_loss
+from modeling_aigcvqa.loss_aigcvqa import plcc_loss, preference_loss, quality_loss, rank_loss
 
 
 def test_plcc_loss_is_half_of_one_minus_pearson():
@@ -48,3 +48,30 @@ def test_gradients_are_finite_for_constant_scores():
 def test_other_shapes_than_b_are_refused(loss, shapes):
     with pytest.raises(ValueError, match=r"\(B,\)|at least 2"):
         loss(torch.rand(shapes[0]), torch.rand(shapes[1]))
+
+
+@pytest.mark.parametrize("margin", [0.3, 1.0, np.log(5)])
+@pytest.mark.parametrize("difference", [-3.0, -0.2, 0.0, 1.5])
+def test_the_probabilities_of_a_pair_add_up_to_one(margin, difference):
+    a, b = torch.tensor([difference]), torch.tensor([0.0])
+    losses = [preference_loss(a, b, torch.tensor([p]), margin).item() for p in (1.0, -1.0, 0.0)]
+    assert sum(np.exp(-value) for value in losses) == pytest.approx(1, abs=1e-6)
+    assert np.exp(-losses[0]) == pytest.approx(1 / (1 + np.exp(margin) * np.exp(-difference))), "Rao and Kupper, 1967"
+
+
+def test_preference_loss_worked_by_hand():
+    # d = (2, -1); A preferred, B preferred: log(1 + e^-2) and log(1 + e^-1), in Bradley and Terry's model.
+    a, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0])
+    expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))) / 2
+    assert preference_loss(a, b, torch.tensor([1.0, -1.0]), 0.0).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_preference_loss_stays_finite_and_refuses_what_it_cannot_use():
+    a = torch.tensor([200.0, -200.0], requires_grad=True)
+    preference_loss(a, torch.zeros(2), torch.tensor([0.0, 1.0])).backward()
+    assert torch.isfinite(a.grad).all()
+    with pytest.raises(ValueError, match="tie_margin=0"):
+        preference_loss(torch.zeros(2), torch.zeros(2), torch.zeros(2), 0.0)
+    for shape in ((2, 1), (3,), ()):
+        with pytest.raises(ValueError, match=r"\(B,\)"):
+            preference_loss(torch.zeros(shape), torch.zeros(2), torch.zeros(2))

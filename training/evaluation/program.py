@@ -7,6 +7,8 @@
 The program writes predictions.csv, predictions.parquet, metrics.json, report.md and one scatter plot per score. Scores
 are saved to scores.jsonl during the run, so the same command continues a run that was stopped. Clips that cannot be
 scored are listed in the report and left out of all figures.
+
+A data set of preferences without MOS (or --preferences) gives pairwise accuracies instead.
 """
 
 import argparse
@@ -27,12 +29,14 @@ from modeling_aigcvqa.common.console import error_console, exits_with_status
 from modeling_aigcvqa.common.files import write_json
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.loading import DTYPES
-from training.common.clips import PARTS, load_clips
+from training.common.clips import PARTS, load_clips, load_splits
+from training.common.pairs import has_pairs
 from training.common.text import METRIC_TITLES, markdown_table
 
 from .baselines import BASELINES, baseline_scorer
 from .figures import Bootstrap, all_figures, prompt_groups, repeat
 from .predictions import read_predictions
+from .preferences import HEADER, accuracy_rows, evaluate_preferences
 from .report import metric_rows, write_report
 from .scoring import Scorer, model_scorer, score_clips
 from .synthetic import latent_matrix, other_prompts, prompt_swap_figures
@@ -49,6 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", choices=[*PARTS, ALL_PARTS], default="test", help="part of the data (default: test)")
     parser.add_argument("--output", type=Path, required=True, help="folder for all files that are written")
 
+    parser.add_argument(
+        "--preferences",
+        action="store_true",
+        help="evaluate against the preferences between two clips (default: if the data set has them and no MOS)",
+    )
     scores = parser.add_argument_group("scores to evaluate")
     scores.add_argument("--model", help="small, free, dover, a folder or a Hub id; the weights if --baseline is given")
     scores.add_argument("--baseline", choices=BASELINES, help="published metric, with its weights given by --model")
@@ -104,12 +113,27 @@ def main(argv: list[str] | None = None) -> int:
     console = error_console()
     check_arguments(arguments)
     command = shlex.join(["python", "-m", "training.evaluate", *(sys.argv[1:] if argv is None else argv)])
-    result = evaluate_scores(arguments, command, console)
-    print(markdown_table(["score", *METRIC_TITLES.values()], metric_rows(result["metrics"], METRIC_TITLES)))
-    print(f"{result['num_clips']} clips; report: {arguments.output / 'report.md'}")
+    if arguments.preferences or only_preferences(arguments):
+        part = None if arguments.part == ALL_PARTS else arguments.part
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        scorer = build_scorer(arguments) if arguments.model else None
+        result = evaluate_preferences(arguments, scorer, command, part, console)
+        print(markdown_table(HEADER, accuracy_rows(result)))
+        print(f"{result['num_pairs']} pairs; report: {arguments.output / 'report.md'}")
+    else:
+        result = evaluate_scores(arguments, command, console)
+        print(markdown_table(["score", *METRIC_TITLES.values()], metric_rows(result["metrics"], METRIC_TITLES)))
+        print(f"{result['num_clips']} clips; report: {arguments.output / 'report.md'}")
     for row in result["failed"]:
         console.print(f"failed: {row['id']}: {row['error']}", style="red")
     return 1 if result["num_failed"] else 0
+
+
+def only_preferences(arguments: argparse.Namespace) -> bool:
+    """Whether the data set has preferences and no MOS."""
+    if not has_pairs(arguments.data):
+        return False
+    return all(mos is None for split in load_splits(arguments.data).values() for mos in split["mos"])
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

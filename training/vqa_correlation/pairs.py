@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .checks import as_preferences, as_vectors, check_bootstrap, check_enough, check_lengths, check_varies, floats
+from .checks import (
+    as_groups,
+    as_preferences,
+    as_vectors,
+    check_bootstrap,
+    check_enough,
+    check_lengths,
+    check_varies,
+    floats,
+)
 from .resampling import distributions, intervals
 
 
@@ -16,7 +25,7 @@ class _Pairs:
     """Pairs sorted by |a - b|. Each distinct |a - b| is a candidate for the tie threshold."""
 
     def __init__(self, difference: np.ndarray, preferences: np.ndarray):
-        order = np.lexsort((preferences, difference, np.abs(difference)))
+        self.order = order = np.lexsort((preferences, difference, np.abs(difference)))
         self.size = np.abs(difference[order])
         self.is_tie = preferences[order] == 0
         self.is_agreed = difference[order] * preferences[order] > 0
@@ -52,6 +61,7 @@ def pairwise_accuracy(
     confidence_level: float = 0.95,
     seed: int = 0,
     names: tuple[str, str] = ("scores_a", "scores_b"),
+    clusters: Any = None,
 ) -> dict[str, Any]:
     """Accuracy of score differences against human preferences, without and with ties.
 
@@ -67,6 +77,7 @@ def pairwise_accuracy(
         preferences: (N,) of "A", "B", "same" (also "tie"; any case) or 1, -1, 0.
         tie_threshold: number >= 0; None for tie calibration.
         num_bootstrap, confidence_level, seed, names: see `correlation_metrics`; each resample is calibrated anew.
+        clusters: names (N,) of pairs that are resampled together, such as prompts; None resamples single pairs.
     """
     check_bootstrap(num_bootstrap, confidence_level)
     if tie_threshold is not None and not 0 <= tie_threshold < np.inf:
@@ -85,7 +96,8 @@ def pairwise_accuracy(
 
     once = np.ones((1, scores_a.size))
     threshold = pairs.calibrated(once)[1][0] if tie_threshold is None else tie_threshold
-    resampled = distributions(statistic, scores_a.size, num_bootstrap, seed)
+    clusters = None if clusters is None else as_groups(clusters, "clusters", scores_a.size)[pairs.order]
+    resampled = distributions(statistic, scores_a.size, num_bootstrap, seed, clusters)
     return {
         **floats({name: values[0] for name, values in statistic(once).items()}),
         "tie_threshold": float(threshold),

@@ -2,7 +2,6 @@
 
 import math
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,8 +55,8 @@ def preference_loss(scores_a: Tensor, scores_b: Tensor, preferences: Tensor, tie
     """Mean negative log-likelihood of preferences between two clips, in the Bradley-Terry model with ties.
 
     With d = s_a - s_b and the margin m: P(A) = sigmoid(d - m), P(B) = sigmoid(-d - m), and a tie has the rest (Rao and
-    Kupper, 1967, with theta = exp(m); VideoAlign, Liu et al., 2025, uses m = log 5 = 1.6). m = 0 is the model of Bradley
-    and Terry, in which no tie can happen.
+    Kupper, 1967, with theta = exp(m); VideoAlign, Liu et al., 2025, uses m = log 5 = 1.6). m = 0 is the model of
+    Bradley and Terry, in which no tie can happen.
 
     Args:
         scores_a, scores_b: scores (B,) of the two clips of each pair; a difference of 1 is odds of e.

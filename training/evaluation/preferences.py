@@ -18,15 +18,17 @@ from training.vqa_correlation.pairs import pairwise_accuracy
 
 from .figures import MIN_PROMPTS, Bootstrap, prompt_groups, repeat
 from .predictions import read_predictions
-from .scoring import Scorer, score_clips
+from .scoring import Scorer, processes, score_clips
 
 TITLES = {"accuracy_without_ties": "accuracy without ties", "accuracy_with_ties": "accuracy with ties"}
 
 
 def evaluate_preferences(
     arguments: argparse.Namespace, scorer: Scorer | None, command: str, part: str | None, console: Console
-) -> dict[str, Any]:
-    """Score the clips of the pairs, compute the accuracies and write all files. Returns the content of metrics.json.
+) -> dict[str, Any] | None:
+    """Score the clips of the pairs, compute the accuracies and write all files.
+
+    Returns the content of metrics.json on the main process, None on the others, which only score.
 
     Writes scores.jsonl (from which an interrupted run continues), predictions.csv with one row per clip, pairs.csv with
     one row per pair, report.md and metrics.json.
@@ -38,6 +40,8 @@ def evaluate_preferences(
     clips = pairs.clips.remove_columns("video").to_pandas()
     clips["id"] = clips["id"].astype(str)
     names = add_scores(arguments, scorer, pairs, clips, console)
+    if not processes().is_main_process:
+        return None
     table = pair_table(pairs, clips, names)
     kept = table.dropna(subset=[f"{name}_{side}" for name in names for side in "ab"])
     if len(kept) < 2:

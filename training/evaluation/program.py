@@ -2,7 +2,10 @@
 
     python -m training.evaluate --model DIR --data DIR --split_file FILE --output DIR
     python -m training.evaluate --baseline dover --model DIR --data DIR --split_file FILE --output DIR
+    accelerate launch -m training.evaluate --model DIR --data DIR --output DIR
     python -m training.evaluate --predictions a/predictions.csv other=b.csv --data DIR --split_file FILE --output DIR
+
+With `accelerate launch` or torchrun, the processes share the clips.
 
 The program writes predictions.csv, predictions.parquet, metrics.json, report.md and one scatter plot per score. Scores
 are saved to scores.jsonl during the run, so the same command continues a run that was stopped. Clips that cannot be
@@ -38,7 +41,7 @@ from .figures import Bootstrap, all_figures, prompt_groups, repeat
 from .predictions import read_predictions
 from .preferences import HEADER, accuracy_rows, evaluate_preferences
 from .report import metric_rows, write_report
-from .scoring import Scorer, model_scorer, score_clips
+from .scoring import Scorer, model_scorer, processes, score_clips
 from .synthetic import latent_matrix, other_prompts, prompt_swap_figures
 
 ALL_PARTS = "all"
@@ -118,10 +121,14 @@ def main(argv: list[str] | None = None) -> int:
         arguments.output.mkdir(parents=True, exist_ok=True)
         scorer = build_scorer(arguments) if arguments.model else None
         result = evaluate_preferences(arguments, scorer, command, part, console)
+        if result is None:
+            return 0
         print(markdown_table(HEADER, accuracy_rows(result)))
         print(f"{result['num_pairs']} pairs; report: {arguments.output / 'report.md'}")
     else:
         result = evaluate_scores(arguments, command, console)
+        if result is None:
+            return 0
         print(markdown_table(["score", *METRIC_TITLES.values()], metric_rows(result["metrics"], METRIC_TITLES)))
         print(f"{result['num_clips']} clips; report: {arguments.output / 'report.md'}")
     for row in result["failed"]:
@@ -157,8 +164,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output '{arguments.output}' is a file; pass a folder.")
 
 
-def evaluate_scores(arguments: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
-    """Score the clips, compute the figures and write all files. Returns the content of metrics.json."""
+def evaluate_scores(arguments: argparse.Namespace, command: str, console: Console) -> dict[str, Any] | None:
+    """Score the clips, compute the figures and write all files.
+
+    Returns the content of metrics.json on the main process, None on the others, which only score.
+    """
     clips = load_clips(arguments.data, arguments.split_file, None if arguments.part == ALL_PARTS else arguments.part)
     table = clips.remove_columns("video").to_pandas()
     table["id"], table["prompt"] = table["id"].astype(str), table["prompt"].fillna("")
@@ -166,9 +176,12 @@ def evaluate_scores(arguments: argparse.Namespace, command: str, console: Consol
         check_other_prompts(arguments, table)
     arguments.output.mkdir(parents=True, exist_ok=True)
     sources, scorer = add_scores(arguments, clips, table, console)
+    scored = table.dropna(subset=list(sources))
+    swapped = score_other_prompts(arguments, clips, scored, console) if arguments.prompt_swap else None
+    if not processes().is_main_process:
+        return None
     table.to_csv(arguments.output / "predictions.csv", index=False)
     table.to_parquet(arguments.output / "predictions.parquet", index=False)
-    scored = table.dropna(subset=list(sources))
     if len(scored) < 2:
         reason = f" First error: {table['error'].dropna().iloc[0]}" if scorer and table["error"].notna().any() else ""
         raise ValueError(f"{len(scored)} of {len(table)} clips have every score; at least 2 are needed.{reason}")
@@ -176,9 +189,7 @@ def evaluate_scores(arguments: argparse.Namespace, command: str, console: Consol
     result = describe(arguments, command, table, sources)
     result |= {"model_note": scorer.note if scorer else None} | all_figures(scored, list(sources), bootstrap)
     result["latents"] = latent_matrix(scored, bootstrap)
-    result["prompt_swap"] = (
-        swap_prompts(arguments, clips, scored, bootstrap, console) if arguments.prompt_swap else None
-    )
+    result["prompt_swap"] = swap_result(arguments, *swapped, scored, bootstrap) if swapped else None
     write_report(arguments.output, result, scored)
     # metrics.json is written last, so an evaluation with this file is complete.
     write_json(arguments.output / "metrics.json", result)
@@ -229,6 +240,8 @@ def add_scores(
 def build_scorer(arguments: argparse.Namespace, branches: list[str] | None = None) -> Scorer:
     """Scorer of the baseline or the model. `branches` replaces the branches of `arguments` for a model."""
     options = {name: getattr(arguments, name) for name in ("device", "dtype", "batch_size", "num_workers")}
+    if options["device"] == "auto" and processes().num_processes > 1:
+        options["device"] = str(processes().device)  # each process has its own
     if arguments.baseline:
         return baseline_scorer(arguments.baseline, arguments.model, **options)
     branches = branches or (arguments.branches.split(",") if arguments.branches else None)
@@ -274,10 +287,13 @@ def describe(
     }
 
 
-def swap_prompts(
-    arguments: argparse.Namespace, clips: Dataset, scored: pd.DataFrame, bootstrap: Bootstrap, console: Console
-) -> dict[str, Any]:
-    """Score the clips with another prompt and compare. Writes the prompts and both scores to prompt_swap.csv."""
+def score_other_prompts(
+    arguments: argparse.Namespace, clips: Dataset, scored: pd.DataFrame, console: Console
+) -> tuple[pd.DataFrame, str]:
+    """The clips with another prompt of their category (`other_prompt`) and the score with it (`other_score`).
+
+    Also returns the name of the score that depends on the prompt.
+    """
     scorer = build_scorer(arguments, ["alignment"])
     swapped = scored.assign(other_prompt=scored["id"].map(other_prompts(scored, arguments.seed)))
     swapped = swapped[swapped["other_prompt"].notna()].copy()
@@ -285,12 +301,19 @@ def swap_prompts(
     others = others.add_column("prompt", swapped["other_prompt"].tolist())
     results = score_clips(scorer, others, arguments.output / "scores_swapped.jsonl", arguments.overwrite, console)
     swapped["other_score"] = [result.get(scorer.prompt_score, float("nan")) for result in results]
-    columns = ["id", "prompt", scorer.prompt_score, "other_prompt", "other_score"]
+    return swapped, scorer.prompt_score
+
+
+def swap_result(
+    arguments: argparse.Namespace, swapped: pd.DataFrame, name: str, scored: pd.DataFrame, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Compare the scores with both prompts. Writes the prompts and both scores to prompt_swap.csv."""
+    columns = ["id", "prompt", name, "other_prompt", "other_score"]
     swapped[columns].to_csv(arguments.output / "prompt_swap.csv", index=False)
     both = swapped.dropna(subset=["other_score"])
-    figures = prompt_swap_figures(both[scorer.prompt_score], both["other_score"], prompt_groups(both), bootstrap)
+    figures = prompt_swap_figures(both[name], both["other_score"], prompt_groups(both), bootstrap)
     return figures | {
-        "score": scorer.prompt_score,
+        "score": name,
         "clips": "clips that show what their prompt asks for" if "failures" in scored else "clips",
         "num_failed": len(swapped) - len(both),
         "seed": arguments.seed,

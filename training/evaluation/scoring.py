@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
 from transformers import PreTrainedModel
@@ -19,6 +21,8 @@ from modeling_aigcvqa.common.console import progress_bar
 from modeling_aigcvqa.common.files import write_text
 from modeling_aigcvqa.loading import load_pipeline
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
+
+LONGEST = timedelta(days=30)  # that a process may wait for the others
 
 
 @dataclass(frozen=True)
@@ -82,31 +86,69 @@ def clip_key(row: dict) -> str:
     return hashlib.blake2b(json.dumps([str(row["id"]), row["prompt"], size]).encode(), digest_size=16).hexdigest()
 
 
-def score_clips(scorer: Scorer, clips: Dataset, path: Path, overwrite: bool, console: Console) -> list[dict]:
-    """A dict of scores, or `{"error": message}`, for each clip in order.
+def processes() -> PartialState:
+    """The processes that `accelerate launch` or torchrun started; one process otherwise.
 
-    Every result is written to `path` at once. Scores that the file already holds are kept. Clips that failed before and
-    clips that changed are scored again.
+    They wait for each other at the end of the scoring only, however long that takes.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST)
+
+
+def score_clips(scorer: Scorer, clips: Dataset, path: Path, overwrite: bool, console: Console) -> list[dict]:
+    """A dict of scores, or `{"error": message}`, for each clip in order, on every process.
+
+    The processes share the clips. Every result is written to a file at once: to `path`, or to a file beside it by each
+    further process. Scores that the files already hold are kept, whatever the number of processes was. Clips that
+    failed before and clips that changed are scored again.
 
     Raises:
         ValueError: if the file holds results of another scorer and `overwrite` is false.
     """
+    state = processes()
     keys = [clip_key(row) for row in clips.select_columns(["id", "prompt", "video"])]
-    results = {} if overwrite else _read_results(path, scorer.identity)
-    results = {key: results[key] for key in dict.fromkeys(keys) if key in results}
-    rows = [{"identity": scorer.identity}, *({"key": key, **result} for key, result in results.items())]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    if state.is_main_process:
+        _merge(path, keys, scorer.identity, overwrite)
+    state.wait_for_everyone()
+    results = _read_results(path, scorer.identity)
     todo = [index for index, key in enumerate(keys) if key not in results]
-    if results:
+    if results and state.is_main_process:
         console.print(f"'{path}' already has the scores of {len(keys) - len(todo)} of {len(keys)} clips.")
-    with path.open("a", encoding="utf-8") as file, progress_bar(console) as progress:
-        task = progress.add_task("scoring", total=len(todo))
-        for index, result in zip(todo, scorer.score(clips.select(todo)) if todo else ()):
+    state.wait_for_everyone()  # the file is read before its process appends to it
+    share = todo[state.process_index :: state.num_processes]
+    with _file_of(path, state.process_index).open("a", encoding="utf-8") as file, progress_bar(console) as progress:
+        task = progress.add_task("scoring", total=len(share), visible=state.is_main_process)
+        if not state.is_main_process:
+            file.write(json.dumps({"identity": scorer.identity}) + "\n")
+        for index, result in zip(share, scorer.score(clips.select(share)) if share else ()):
             results[keys[index]] = _checked(result)
             file.write(json.dumps({"key": keys[index], **results[keys[index]]}) + "\n")
             file.flush()
             progress.advance(task)
+    state.wait_for_everyone()
+    if state.num_processes > 1:
+        for file in _files(path):
+            results |= _read_results(file, scorer.identity, failed=True)
     return [results[key] for key in keys]
+
+
+def _merge(path: Path, keys: list[str], identity: str, overwrite: bool) -> None:
+    """Write the scores of an interrupted run, from the files of all its processes, to `path`."""
+    results: dict[str, dict] = {}
+    for file in () if overwrite else _files(path):
+        results |= _read_results(file, identity)
+    rows = [{"identity": identity}, *({"key": key, **results[key]} for key in dict.fromkeys(keys) if key in results)]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    for file in _files(path)[1:]:
+        file.unlink()
+
+
+def _file_of(path: Path, process: int) -> Path:
+    return path.with_name(f"{path.stem}.process{process}{path.suffix}") if process else path
+
+
+def _files(path: Path) -> list[Path]:
+    """`path` and the files of the further processes of the last run."""
+    return [path, *sorted(path.parent.glob(f"{path.stem}.process*{path.suffix}"))]
 
 
 def _checked(result: dict) -> dict:
@@ -115,8 +157,8 @@ def _checked(result: dict) -> dict:
     return {"error": f"the model gives {bad}; check its weights, or choose another --dtype."} if bad else result
 
 
-def _read_results(path: Path, identity: str) -> dict[str, dict]:
-    """The scores in a file by the key of their clip. Failed clips are left out."""
+def _read_results(path: Path, identity: str, failed: bool = False) -> dict[str, dict]:
+    """The scores in a file by the key of their clip; clips that failed only if `failed` is true."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with suppress(ValueError):  # the last line is incomplete if the run was stopped while writing
@@ -125,4 +167,4 @@ def _read_results(path: Path, identity: str) -> dict[str, dict]:
         raise ValueError(
             f"'{path}' holds scores of another model or of other options; pass another --output, or --overwrite."
         )
-    return {row.pop("key"): row for row in rows[1:] if "error" not in row}
+    return {row.pop("key"): row for row in rows[1:] if failed or "error" not in row}

@@ -1,8 +1,11 @@
 """Tests of the evaluation: figures, interrupted runs, prediction files, intervals, synthetic benchmark, prompt swap."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -364,3 +367,26 @@ def test_the_share_of_right_prompts():
     assert 0 <= figures["share"]["low"] < 0.5 < figures["share"]["high"] <= 1
     with pytest.raises(ValueError, match="--prompt_swap: 0 clips"):
         prompt_swap_figures([], [], np.array([]), Bootstrap(0))
+
+
+# ----------------------------------------------------------------------------------------------------- many processes
+
+
+def test_two_processes_give_the_same_files_and_go_on_for_each_other(data, model_folder, tmp_path):
+    """A run of two processes that was stopped goes on with one, and the scores are the same."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    call = ["--model", str(model_folder), "--data", str(data), "--num_bootstrap", "0", "--prompt_swap"]
+    assert main([*call, "--device", "cpu", "--output", str(one)]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "training.evaluate", *call, "--output", str(two)]
+    subprocess.run(command, env=os.environ | {"ACCELERATE_USE_CPU": "true"}, check=True, timeout=200)
+    assert len((two / "scores.jsonl").read_text().splitlines()) == 1 + 4, "half of the clips"
+    assert len((two / "scores.process1.jsonl").read_text().splitlines()) == 1 + 4
+    tables = [pd.read_csv(folder / "predictions.csv") for folder in (one, two)]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+    assert read_metrics(two)["prompt_swap"]["num_clips"] == read_metrics(one)["prompt_swap"]["num_clips"]
+    lines = (two / "scores.process1.jsonl").read_text().splitlines()
+    (two / "scores.process1.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    assert main([*call, "--device", "cpu", "--output", str(two)]) == 0
+    assert not list(two.glob("*process*")), "their scores are in scores.jsonl now"
+    pd.testing.assert_frame_equal(tables[0], pd.read_csv(two / "predictions.csv"), rtol=1e-6)

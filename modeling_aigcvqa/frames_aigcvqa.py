@@ -1,7 +1,10 @@
 """The frames that are read from a clip, and the error for a clip that cannot be read."""
 
 import io
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +22,31 @@ BACKGROUND = 1.0  # of 0..1: transparent pixels lie on white, as on a web page
 
 class VideoReadError(ValueError):
     """A video that cannot be read. The message names the video, the reason and the remedy."""
+
+
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+@contextmanager
+def time_limit(deadline: float | None) -> Iterator[None]:
+    """Within the block, reading a clip ends with a VideoReadError at `deadline`, a value of `time.monotonic()`."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def seconds_left() -> float | None:
+    """The seconds until the deadline, at least 0; None if there is none."""
+    deadline = _deadline.get()
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def check_time(name: str) -> None:
+    """Raise VideoReadError, which names the video, if the deadline is over. Called for every frame and packet."""
+    if seconds_left() == 0:
+        raise VideoReadError(f"{name} takes longer to read than is allowed here; shorten, shrink or convert it.")
 
 
 @dataclass

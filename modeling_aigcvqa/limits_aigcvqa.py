@@ -7,8 +7,9 @@ from typing import Any
 from PIL import Image
 
 from .downloads_aigcvqa import download
-from .frames_aigcvqa import opened_file
+from .frames_aigcvqa import check_time, opened_file
 from .image_decoding_aigcvqa import is_image
+from .video_integrity_aigcvqa import opened_video
 from .video_reading_aigcvqa import first_bytes, video_name
 
 try:
@@ -30,14 +31,18 @@ class ClipLimits:
         max_bytes: size of the file.
         max_pixels: height times width of a frame.
         max_frames, max_seconds: length of the clip.
+        max_total_pixels: height times width times number of frames, which decides how long decoding takes.
         url_hosts: hosts that clips may be fetched from; by default none.
+        deadline: value of `time.monotonic()` at which reading the clip ends with an error; None for no end.
     """
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 4096 * 2304
     max_frames: int = 3600
     max_seconds: float = 60
+    max_total_pixels: int = 2**31  # half a minute of decoding on two cores, in the slowest of the formats
     url_hosts: tuple[str, ...] = ()
+    deadline: float | None = None
 
 
 def checked_clip(video: Any, limits: ClipLimits) -> bytes:
@@ -96,18 +101,23 @@ def _check_image(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
 
 
 def _check_stream(clip: bytes | Path, name: str, limits: ClipLimits) -> None:
-    """Check a video by its packets. PyAV decodes one frame to open a file, so a wrong size in the header is seen."""
+    """Check a video by its packets. PyAV decodes one frame to open a file, so a wrong size in the header is seen.
+
+    It is opened as the reader opens it, so that the stream that is checked is the one that is decoded.
+    """
     if av is None:
         raise ImportError("limits on videos need av: pip install av")
     try:
-        with opened_file(clip) as file, av.open(file) as container:
-            if not container.streams.video:
-                raise ValueError(f"{name} has no video stream.")
-            stream = container.streams.video[0]
+        with opened_video(clip, name) as (container, stream):
             _check_values(name, (stream.width, stream.height), 0, 0, limits)
             first, last, frames = None, 0.0, 0
-            for packet in container.demux(video=0):
+            for packet in container.demux(stream):
+                check_time(name)
+                if not packet.size:
+                    continue
                 if packet.pts is None:
+                    frames += 1
+                    _check_values(name, (stream.width, stream.height), frames, 0, limits)
                     continue
                 start, end = (float(t * packet.time_base) for t in (packet.pts, packet.pts + (packet.duration or 0)))
                 first, last, frames = start if first is None else min(first, start), max(last, end), frames + 1
@@ -125,5 +135,10 @@ def _check_values(name: str, size: tuple[int, int], frames: int, seconds: float,
         )
     if frames > limits.max_frames:
         raise ValueError(f"{name} has more than the {limits.max_frames} frames allowed; cut it.")
+    if frames * size[0] * size[1] > limits.max_total_pixels:
+        raise ValueError(
+            f"{name} has more than the {limits.max_total_pixels} pixels that are allowed in all frames together; "
+            "shrink or cut it."
+        )
     if seconds > limits.max_seconds:
         raise ValueError(f"{name} is longer than the {limits.max_seconds:g} s allowed; cut it.")

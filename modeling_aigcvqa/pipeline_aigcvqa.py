@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
-from .frames_aigcvqa import VideoReadError
+from .frames_aigcvqa import VideoReadError, time_limit
 from .limits_aigcvqa import ClipLimits, checked_clip
 from .names_aigcvqa import ON_ERROR, SCORES, shortened
 from .video_reading_aigcvqa import video_name
@@ -100,9 +100,10 @@ class AIGCVQAPipeline(Pipeline):
                 raise ValueError(f'the item has no "prompt", which the alignment branch needs (got {_describe(item)}).')
             if prompt is not None and not isinstance(prompt, str):
                 raise TypeError(f"the prompt is {shortened(repr(prompt))} ({type(prompt).__name__}); pass text.")
-            video = item["video"] if limits is None else checked_clip(item["video"], limits)
             options = {"views": self._views, **(processor_options or {})}
-            inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
+            with time_limit(limits.deadline if limits else None):
+                video = item["video"] if limits is None else checked_clip(item["video"], limits)
+                inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
             warning = inputs.pop("video_metadata")[0].warning
             return inputs | ({"warning": warning} if warning else {})
         except (ValueError, TypeError, OSError) as error:

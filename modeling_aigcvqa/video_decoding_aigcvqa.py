@@ -15,6 +15,7 @@ from .frames_aigcvqa import (
     ClipMetadata,
     FrameStore,
     VideoReadError,
+    check_time,
     clip_metadata,
     on_background,
     opened_file,
@@ -173,6 +174,7 @@ def _decode_all(
         reformatter = av.video.reformatter.VideoReformatter()
         decoded, first_s, interlaced = 0, None, False
         for packet in chain(packets(container, damage), [None]):  # None: the frames that the decoder still holds
+            check_time(name)
             if packet is not None:
                 inspector.add(packet)
                 if packet.stream_index != stream.index:

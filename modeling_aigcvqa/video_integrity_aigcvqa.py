@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .frames_aigcvqa import VideoReadError, opened_file
+from .frames_aigcvqa import VideoReadError, check_time, opened_file
 
 try:
     import av
@@ -165,5 +165,6 @@ def inspect_video(source: bytes | Path, name: str) -> Inspection:
     with opened_video(source, name) as (container, stream):
         inspector = Inspector(container, stream)
         for packet in packets(container, inspector.found.damage):
+            check_time(name)
             inspector.add(packet)
         return inspector.close()

@@ -14,18 +14,24 @@ The operator sets limits in environment variables (defaults in brackets):
     AIGCVQA_MAX_PIXELS (9437184): pixels per frame
     AIGCVQA_MAX_FRAMES (3600): frames per video
     AIGCVQA_MAX_SECONDS (60): seconds per video
+    AIGCVQA_MAX_TOTAL_PIXELS (2147483648): width x height x frames of all videos of a request; each has an equal share
+    AIGCVQA_REQUEST_SECONDS (60): time from the arrival of a request to its last video being read
     AIGCVQA_MAX_PROMPT (4000): characters per prompt
     AIGCVQA_URL_HOSTS (none): hosts that videos may be fetched from, separated by commas
 """
 
 import base64
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
+from urllib.parse import unquote
 
 import torch
 from transformers import pipeline
+
+URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Limits:
     max_pixels: int = 4096 * 2304
     max_frames: int = 3600
     max_seconds: int = 60
+    max_total_pixels: int = 2**31
+    request_seconds: int = 60
     max_prompt: int = 4000
     url_hosts: tuple[str, ...] = ()
 
@@ -57,10 +65,11 @@ class Limits:
                 raise ValueError(f"the environment variable {name}={text!r}: expected a whole number above 0.")
         return cls(**values)
 
-    @property
-    def of_clips(self) -> dict[str, Any]:
-        """The limits that the pipeline checks."""
-        return {name: value for name, value in vars(self).items() if name not in ("max_items", "max_prompt")}
+    def of_clips(self, number: int, deadline: float) -> dict[str, Any]:
+        """The limits that the pipeline checks for each of `number` clips; reading ends at `deadline`."""
+        own = ("max_items", "max_prompt", "request_seconds")
+        limits = {name: value for name, value in vars(self).items() if name not in own}
+        return limits | {"max_total_pixels": self.max_total_pixels // number, "deadline": deadline}
 
 
 class EndpointHandler:
@@ -87,17 +96,26 @@ class EndpointHandler:
         Raises:
             ValueError: the request has another form, exceeds a limit, or is a single item that cannot be scored.
         """
+        deadline = time.monotonic() + self.limits.request_seconds
         inputs, single = self._inputs(data)
         items = [self._checked(item) for item in inputs]
         good = [item for item in items if "error" not in item]
-        options = {"batch_size": len(good), "on_error": "return", "limits": self.limits.of_clips}
-        scored = iter(self.scoring.submit(self.scorer, good, **options).result() if good else [])
+        scored = iter(self.scoring.submit(self._score, good, deadline).result() if good else [])
         results = [item if "error" in item else self._with_note(next(scored)) for item in items]
         if not single:
             return results
         if "error" in results[0]:
             raise ValueError(results[0]["error"])
         return results[0]
+
+    def _score(self, items: list[dict[str, Any]], deadline: float) -> list[dict[str, Any]]:
+        """Scores, or `{"error"}`, of items. A request that waited for others past its deadline is not begun."""
+        if time.monotonic() > deadline:
+            return [{"error": "the endpoint is busy, and the time of this request is over; send it again."}] * len(
+                items
+            )
+        limits = self.limits.of_clips(len(items), deadline)
+        return self.scorer(items, batch_size=len(items), on_error="return", limits=limits)
 
     def _inputs(self, data: Any) -> tuple[list[Any], bool]:
         """The items of a request, and whether the request is a single item."""
@@ -128,11 +146,13 @@ class EndpointHandler:
         """Decode base64 to bytes; leave addresses and bytes as they are, because the pipeline checks them."""
         if not isinstance(video, str) or "://" in video[:16]:
             return video
-        if len(video) // 4 * 3 > self.limits.max_bytes:
+        content = unquote(video.partition(",")[2]) if video.startswith("data:") else video
+        # Line breaks and missing padding are usual, and some encoders write - and _ for + and /.
+        content = "".join(content.split()).rstrip("=").translate(URL_SAFE)
+        if len(content) // 4 * 3 > self.limits.max_bytes:
             raise ValueError(f"the video has more than the {self.limits.max_bytes} bytes allowed; shorten it.")
-        content = video.partition(",")[2] if video.startswith("data:") else video
         try:
-            return base64.b64decode(content, validate=True)
+            return base64.b64decode(content + "=" * (-len(content) % 4), validate=True)
         except ValueError as error:
             raise ValueError(
                 f"the video {video[:40]!r} is not base64 ({error}); send the file's content as base64. Paths are not "

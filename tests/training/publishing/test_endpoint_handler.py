@@ -8,14 +8,17 @@ import io
 import json
 import sys
 import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
-from modeling_aigcvqa import AIGCVQAPipeline
+from modeling_aigcvqa import AIGCVQAPipeline, frames_aigcvqa, image_decoding_aigcvqa, video_decoding_aigcvqa
+from modeling_aigcvqa.frames_aigcvqa import check_time
 from tests.conftest import moving_gradient
 from training.publishing.endpoint_handler import EndpointHandler, Limits
 
@@ -49,7 +52,18 @@ def text(video):
     return base64.b64encode(video).decode()
 
 
-@pytest.mark.parametrize("encode", [bytes, text, lambda video: f"data:video/mp4;base64,{text(video)}"])
+ENCODINGS = {
+    "bytes": bytes,
+    "base64": text,
+    "data address": lambda video: f"data:video/mp4;base64,{text(video)}",
+    "percent signs": lambda video: "data:video/mp4;codecs=avc1;base64," + urllib.parse.quote(text(video), safe=""),
+    "line breaks": lambda video: base64.encodebytes(video).decode().replace("\n", "\r\n"),
+    "URL-safe": lambda video: base64.urlsafe_b64encode(video).decode(),
+    "no padding": lambda video: text(video + b"\0" * (1 - len(video) % 3)).rstrip("="),
+}
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 def test_scores_are_the_pipelines(handler, video, expected, encode):
     scores = handler({"inputs": {"video": encode(video), "prompt": PROMPT}})
     assert scores.pop("note") == handler.scorer.model.config.weights_note
@@ -106,6 +120,61 @@ def test_limits_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("AIGCVQA_MAX_BYTES", "64 MB")
     with pytest.raises(ValueError, match="AIGCVQA_MAX_BYTES='64 MB': expected a whole number"):
         Limits.from_environment()
+
+
+def test_the_budget_of_a_request_is_shared_by_its_items(handler, video, monkeypatch):
+    pixels = 320 * 256 * 20
+    monkeypatch.setattr(handler, "limits", Limits(max_total_pixels=2 * pixels))
+    items = [{"video": video, "prompt": PROMPT}] * 2
+    assert all("error" not in result for result in handler({"inputs": items}))
+    results = handler({"inputs": [*items, items[0]]})
+    assert all("pixels that are allowed in all frames together" in result["error"] for result in results)
+
+
+def test_an_animation_of_small_frames_does_not_hold_the_endpoint(handler, monkeypatch):
+    """Within every other limit, a GIF of a few megabytes may take minutes."""
+    large = gif(frames=40, size=512)
+    monkeypatch.setattr(handler, "limits", Limits(max_total_pixels=40 * 512 * 512 - 1))
+    with pytest.raises(ValueError, match="pixels that are allowed in all frames together"):
+        handler({"inputs": {"video": large, "prompt": PROMPT}})
+
+
+class SlowVideo:
+    """Time passes with every check of the clip."""
+
+    def __init__(self, monkeypatch, step):
+        self.now = time.monotonic()
+        monkeypatch.setattr(frames_aigcvqa.time, "monotonic", lambda: self.now)
+        self.step = step
+
+    def __call__(self, name):
+        self.now += self.step
+        check_time(name)
+
+
+@pytest.mark.parametrize("kind", ["video", "gif"])
+def test_the_deadline_ends_the_reading_of_a_clip(small_model, processor, video, monkeypatch, kind):
+    scorer = AIGCVQAPipeline(model=small_model, processor=processor)
+    item = {"video": video if kind == "video" else gif(), "prompt": PROMPT}
+    slow = SlowVideo(monkeypatch, step=1.0)
+    for module in (image_decoding_aigcvqa, video_decoding_aigcvqa):
+        monkeypatch.setattr(module, "check_time", slow)
+    assert "error" not in scorer(item, limits={"deadline": slow.now + 1000}, on_error="return")
+    found = scorer(item, limits={"deadline": slow.now + 3}, on_error="return")
+    assert "takes longer to read than is allowed here" in found["error"]
+
+
+def test_a_request_that_waited_too_long_is_answered(handler, video, monkeypatch):
+    monkeypatch.setattr(handler, "limits", Limits(request_seconds=1))
+    blocked = threading.Event()
+    busy = handler.scoring.submit(blocked.wait)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(handler, {"inputs": {"video": video, "prompt": PROMPT}})
+        time.sleep(1.1)
+        blocked.set()
+        with pytest.raises(ValueError, match="the endpoint is busy"):
+            waiting.result()
+    assert busy.result()
 
 
 OPENED = []  # (path, mode, flags), filled while `watching` is set, because an audit hook cannot be removed

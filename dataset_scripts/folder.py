@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +29,9 @@ import pyarrow.parquet as pq
 from datasets import DatasetInfo, Features, Value, Video
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi
+
+from modeling_aigcvqa.common.console import exits_with_status
+from modeling_aigcvqa.common.files import whole_folder
 
 from .checks import Checker, format_report, progress, report
 from .labels import IMAGE_SUFFIXES, STRING, VIDEO_SUFFIXES, Clip, DatasetSpec, Labels, MediaIndex, Pair, label_files
@@ -302,10 +304,7 @@ def write_card(spec: DatasetSpec, result: dict[str, Any], fmt: str, output: Path
 
 def write_dataset(checker: Checker, result: dict[str, Any], fmt: str, output: Path) -> None:
     """Write the checked clips to `output`. They go to a temporary folder first, so a failure leaves nothing behind."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
-        partial = Path(temporary) / output.name
-        partial.mkdir()
+    with whole_folder(output) as partial:
         write_split = write_parquet if fmt == "parquet" else write_videofolder
         for split in result["clips"]:
             clips = [clip for clip in checker.clips if clip.split == split]
@@ -313,9 +312,6 @@ def write_dataset(checker: Checker, result: dict[str, Any], fmt: str, output: Pa
             write_split(checker.spec, split, clips, pairs, checker.index.source, partial)
         write_card(checker.spec, result, fmt, partial)
         (partial / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -386,6 +382,7 @@ def preparer(description: str | None, spec: DatasetSpec, read_labels: LabelReade
     def build_parser() -> argparse.ArgumentParser:
         return argument_parser(description)
 
+    @exits_with_status(spec.name)
     def main(argv: list[str] | None = None) -> int:
         return run_preparer(spec, read_labels, build_parser().parse_args(argv))
 

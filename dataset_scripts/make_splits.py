@@ -32,6 +32,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from modeling_aigcvqa.common.console import exits_with_status
+from modeling_aigcvqa.common.files import whole_folder
+
 from .checks import content_hash
 
 PARTS = ("train", "validation", "test")
@@ -210,6 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("make_splits")
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     fractions = train, validation, test = tuple(args.fractions)
@@ -226,19 +230,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     found = {}
-    args.output.mkdir(parents=True)
-    for name, assigned in make_splits(items, args.num_splits, args.seed, fractions):
-        (args.output / f"{name}.csv").write_text(split_csv(assigned), encoding="utf-8", newline="\n")
-        found[name] = leakage(items, assigned)
-        print(summary(name, found[name]))
-    result = {
-        "seed": args.seed,
-        "fractions": dict(zip(PARTS, fractions, strict=True)),
-        "clips": len(items),
-        "clips_without_mos_left_out": unlabelled,
-        "splits": found,
-    }
-    (args.output / "leakage.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    with whole_folder(args.output) as folder:
+        for name, assigned in make_splits(items, args.num_splits, args.seed, fractions):
+            (folder / f"{name}.csv").write_text(split_csv(assigned), encoding="utf-8", newline="\n")
+            found[name] = leakage(items, assigned)
+            print(summary(name, found[name]))
+        result = {
+            "seed": args.seed,
+            "fractions": dict(zip(PARTS, fractions, strict=True)),
+            "clips": len(items),
+            "clips_without_mos_left_out": unlabelled,
+            "splits": found,
+        }
+        (folder / "leakage.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
     if not any(item.generator for item in items):
         print("note: the generators of the clips are unknown, so the random splits cannot keep their shares equal.")
     print(f"written: {args.output} ({len(found)} splits of {len(items)} clips, {unlabelled} without MOS left out)")

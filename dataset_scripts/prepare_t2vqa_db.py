@@ -25,6 +25,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from modeling_aigcvqa.common.console import exits_with_status
+
 from .folder import argument_parser, run_preparer
 from .labels import STRING, Clip, DatasetSpec, Labels, MediaIndex, Problem, clip_id, split_of, to_score
 
@@ -130,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("prepare_t2vqa_db")
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)

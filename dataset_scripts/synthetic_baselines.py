@@ -17,6 +17,10 @@ import cv2
 import numpy as np
 from scipy.stats import spearmanr
 
+from modeling_aigcvqa.common.console import exits_with_status
+from modeling_aigcvqa.common.files import write_text
+from modeling_aigcvqa.common.signals import end_with_parent
+
 PREDICTORS = ("laplacian", "colourfulness", "frame_difference", "random")
 TARGETS = ("mos", "technical_mos", "aesthetic_mos", "alignment_mos")
 LIMIT = 0.5
@@ -76,7 +80,7 @@ def baseline_table(data: Path, num_workers: int = 1, seed: int = 0) -> dict[str,
     rows = read_rows(data)
     paths = [str(data / "data" / "train" / row["file_name"]) for row in rows]
     if num_workers > 1:
-        with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+        with multiprocessing.get_context("spawn").Pool(num_workers, end_with_parent) as pool:
             features = pool.map(clip_features, paths, chunksize=32)
     else:
         features = [clip_features(path) for path in paths]
@@ -112,7 +116,7 @@ def write_baselines(data: Path, num_workers: int) -> list[str]:
     if _START not in content or _END not in content:
         raise ValueError(f"'{card}' has no lines {_START!r} and {_END!r}; write the benchmark again.")
     before, after = content.split(_START)[0], content.split(_END)[1]
-    card.write_text(f"{before}{_START}\n{text}\n{_END}{after}", encoding="utf-8")
+    write_text(card, f"{before}{_START}\n{text}\n{_END}{after}")
     return [name for name, row in table.items() if abs(row["mos"]) >= LIMIT]
 
 
@@ -123,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("synthetic_baselines")
 def main(argv: list[str] | None = None) -> int:
     """Returns 1 if a trivial predictor reaches an SROCC of 0.5 with the overall MOS, otherwise 0."""
     arguments = build_parser().parse_args(argv)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from modeling_aigcvqa.common.files import whole_file, write_text
+
 from .synthetic_baselines import read_clip
 from .synthetic_raters import DIMENSIONS, noise_ceiling
 
@@ -116,7 +118,7 @@ def write_card(output: Path, rows: list[dict], size: int, command: str) -> None:
         between=", ".join(f"{name} {value:.3f}" for name, value in between.items()),
         shares=", ".join(f"{name} {count / len(rows):.1%}" for name, count in counts.most_common()),
     )
-    (output / "README.md").write_text(text, encoding="utf-8")
+    write_text(output / "README.md", text)
 
 
 def _caption(row: dict) -> str:
@@ -145,4 +147,5 @@ def contact_sheet(data: Path, rows: list[dict], output: Path, number: int = 12, 
             sheet.paste(picture, (x + place * side, y))
         draw.multiline_text((x + 2, y + side + 2), _caption(row), fill="black", font=font, spacing=2)
     output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
+    with whole_file(output) as partial:
+        sheet.save(partial)

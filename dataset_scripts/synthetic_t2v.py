@@ -19,6 +19,10 @@ import av
 import cv2
 import numpy as np
 
+from modeling_aigcvqa.common.console import exits_with_status
+from modeling_aigcvqa.common.files import whole_folder
+from modeling_aigcvqa.common.signals import end_with_parent
+
 from .synthetic_baselines import write_baselines
 from .synthetic_card import contact_sheet, write_card
 from .synthetic_failures import GENERATORS, Plan, crf_of, make_plan, render
@@ -119,6 +123,20 @@ def make_benchmark(
         unlike_seeds: no prompt asks for a scene of the first `num_prompts` prompts of these seeds.
     """
     check_arguments(output, num_prompts, generators, size)
+    with whole_folder(output) as folder:
+        return fill_folder(folder, num_prompts, generators, seed, size, num_workers, unlike_seeds)
+
+
+def fill_folder(
+    output: Path,
+    num_prompts: int,
+    generators: int,
+    seed: int,
+    size: int,
+    num_workers: int,
+    unlike_seeds: Sequence[int],
+) -> list[dict]:
+    """Write the clips and metadata.jsonl into a folder that exists; the arguments are those of `make_benchmark`."""
     others = {prompt.scene for other in unlike_seeds for prompt in make_prompts(num_prompts, other)}
     jobs = enumerate(make_prompts(num_prompts, seed, others))
     train = output / "data" / "train"
@@ -126,7 +144,7 @@ def make_benchmark(
         (train / "clips" / f"{folder:03d}").mkdir(parents=True)
     work = functools.partial(render_prompt, output=str(train), generators=generators, seed=seed, size=size)
     if num_workers > 1:
-        with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+        with multiprocessing.get_context("spawn").Pool(num_workers, end_with_parent) as pool:
             rows = [row for rows in _counted(pool.imap(work, jobs), num_prompts) for row in rows]
     else:
         rows = [row for rows in _counted(map(work, jobs), num_prompts) for row in rows]
@@ -159,14 +177,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("synthetic_t2v")
 def main(argv: list[str] | None = None) -> int:
     """Returns 1 if a trivial predictor is too good (on at least 1,000 clips), otherwise 0."""
     arguments = build_parser().parse_args(argv)
     output, started = arguments.output, time.perf_counter()
     options = {name: getattr(arguments, name) for name in ("num_prompts", "generators", "seed", "size", "unlike_seeds")}
-    rows = make_benchmark(output, num_workers=arguments.num_workers, **options)
-    seconds = time.perf_counter() - started
-    print(f"{len(rows)} clips in {seconds:.1f} s: {len(rows) / seconds:.1f} clips per second")
+    check_arguments(output, arguments.num_prompts, arguments.generators, arguments.size)
+    with whole_folder(output) as folder:
+        rows = fill_folder(folder, num_workers=arguments.num_workers, **options)
+        seconds = time.perf_counter() - started
+        print(f"{len(rows)} clips in {seconds:.1f} s: {len(rows) / seconds:.1f} clips per second")
+        return describe(folder, rows, arguments, options)
+
+
+def describe(output: Path, rows: list[dict], arguments: argparse.Namespace, options: dict) -> int:
+    """Write the card, with the trivial predictors, and the contact sheet; returns the exit status of `main`."""
     given = " ".join(f"--{name} {value}" for name, value in options.items() if name != "unlike_seeds")
     if arguments.unlike_seeds:
         given += " --unlike_seeds " + " ".join(map(str, arguments.unlike_seeds))

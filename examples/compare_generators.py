@@ -20,6 +20,7 @@ from rich.table import Table
 from scipy import stats
 
 from modeling_aigcvqa import load_pipeline
+from modeling_aigcvqa.common.files import write_text
 from modeling_aigcvqa.common.manifests import clip_of, file_column, read_manifest
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
         rows, note = score_clips(clips, arguments.model, arguments.batch_size)
         result = compare_generators(rows, arguments.generators, arguments.seed) | {"note": note}
         if arguments.output:
-            arguments.output.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            write_text(arguments.output, json.dumps(result, indent=1))
     except (ValueError, OSError) as error:
         print(f"compare_generators: {error}", file=sys.stderr)
         return 2

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from modeling_aigcvqa import load_pipeline
+from modeling_aigcvqa.common.files import whole_file
 from modeling_aigcvqa.common.manifests import file_column, read_manifest
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
 
@@ -78,14 +79,15 @@ def write_lists(rows: list[dict], folder: Path, output: Path, copy: bool) -> tup
     rejected = [row for row in rows if row["reason"]]
     columns = ["file", "prompt", *(name for name in SCORES if any(name in row for row in rows))]
     for name, part, extra in (("kept", kept, []), ("rejected", rejected, ["reason"])):
-        with (output / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        with whole_file(output / f"{name}.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*columns, *extra], restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(part)
     for row in kept if copy else []:
         target = output / "clips" / row["file"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / row["file"], target)
+        with whole_file(target) as partial:
+            shutil.copyfile(folder / row["file"], partial)
     return len(kept), len(rejected)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the folder of a script comes first on sys.path, where evaluate.py would hide `evaluate`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from modeling_aigcvqa.common.signals import unwinding
 from training.common import arguments
 from training.common.arguments import SUM
 from training.common.loop import train
@@ -30,7 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    train(STAGE, arguments.parse_arguments(build_parser(), argv))
+    with unwinding():
+        train(STAGE, arguments.parse_arguments(build_parser(), argv))
 
 
 if __name__ == "__main__":

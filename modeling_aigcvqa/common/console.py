@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .signals import unwinding
+
 INTERRUPTED = 130  # exit statuses of a shell: 128 + SIGINT
 CLOSED_PIPE = 141  # 128 + SIGPIPE
 FIRST_LINE_S, LONGEST_S = 5.0, 60.0  # time between lines of progress; it doubles from line to line
@@ -31,7 +33,8 @@ def exits_with_status(name: str) -> Callable:
         @functools.wraps(main)
         def run(argv: list[str] | None = None) -> int:
             try:
-                status = main(argv) or 0
+                with unwinding():
+                    status = main(argv) or 0
                 sys.stdout.flush()  # a closed pipe is noticed here and not at exit
                 return status
             except BrokenPipeError:

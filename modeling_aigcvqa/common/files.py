@@ -1,29 +1,64 @@
-"""Write files and folders atomically: under a hidden name first, and renamed when they are complete."""
+"""Write files and folders whole or not at all: under a hidden name first, and renamed when they are complete.
 
+An error or a termination removes what was begun. What a killed process left is removed by the next one that writes the
+same file or folder: a writer holds a lock on what it writes, and the lock ends with the process. (Windows has no such
+locks: there, such files stay.)
+"""
+
+import contextlib
+import errno
+import glob
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")  # of libraries with own error types
+HEX_DIGITS = 12
+ASIDE = "aside"  # mark of a folder that is being replaced
+
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """A path to write a file to. The file replaces `path` when the block ends; after an error it is removed.
 
     The name is unique, so that several processes may write the same `path` at once; the last one to finish wins. It has
     the suffix of `path`, from which some writers take the format.
+
+    Args:
+        durable: False for files that can be made again, such as those of a cache: the block does not wait for the disk,
+            and what killed processes left is not searched for; see `sweep_folder`.
+
+    Raises:
+        OSError: if the folder is missing or the disk is full; names it.
     """
-    partial = _hidden_name(Path(path))
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    path = Path(os.path.realpath(path))  # a link stays a link
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"'{path}' cannot be written: the folder '{path.parent}' does not exist.")
+    if durable:
+        _sweep(path)
+    partial = _hidden_name(path)
+    with _explained(path), _locked(partial, folder=False):
+        try:
+            yield partial
+            if durable:
+                _flush([partial])
+            os.replace(partial, path)
+            if durable:
+                _flush_folder(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -31,26 +66,179 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill. It replaces `path` when the block ends; after an error it is removed.
 
     An existing folder is deleted: call `check_new_folder` first to prevent that.
+
+    Raises:
+        OSError: if the disk is full; names `path`.
     """
-    partial = _hidden_name(Path(path))
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        replace_folder(partial, Path(path))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    recover_folder(path)
+    partial = _hidden_name(path)
+    with _explained(path), _locked(partial, folder=True):
+        try:
+            yield partial
+            replace_folder(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def whole_files(folder: str | Path) -> Iterator[Path]:
+    """A folder to fill with files, which move into `folder` together when the block ends; other files there stay."""
+    folder = Path(os.path.realpath(folder))
+    if not folder.exists():
+        with whole_folder(folder) as partial:
+            yield partial
+        return
+    with _explained(folder):
+        _sweep(folder / "files")
+        partial = _hidden_name(folder / "files")
+        with _locked(partial, folder=True):
+            try:
+                yield partial
+                files = [file for file in partial.rglob("*") if file.is_file()]
+                _flush(files)
+                for file in files:
+                    target = folder / file.relative_to(partial)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file, target)
+                _flush_folder(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(partial: Path, path: Path) -> None:
-    """Rename a complete folder to `path`, which is deleted first if it exists."""
+    """Put a complete folder in the place of `path`.
+
+    A folder that stands there is set aside first and deleted last: whenever the process is killed, one of the two is
+    complete, and `recover_folder` puts it back.
+    """
+    files = [file for file in partial.rglob("*") if file.is_file()]
+    _flush(files)
+    for folder in {file.parent for file in files} | {partial}:
+        _flush_folder(folder)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:HEX_DIGITS]}.{ASIDE}")
     if path.exists():
-        shutil.rmtree(path)
-    os.rename(partial, path)
+        os.rename(path, aside)
+    try:
+        os.rename(partial, path)
+    except OSError:
+        recover_folder(path)
+        raise
+    _flush_folder(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Undo what a process that was killed in `replace_folder` left: the old folder goes back, or goes away."""
+    path = Path(path)
+    pattern = f".{glob.escape(path.name)}.{'[0-9a-f]' * HEX_DIGITS}.{ASIDE}"
+    for aside in path.parent.glob(pattern) if path.parent.is_dir() else ():
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # another process was faster
+                os.rename(aside, path)
 
 
 def _hidden_name(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    """A hidden name beside `path`, with its suffix; names have at most 255 bytes."""
+    stem = os.fsdecode(os.fsencode(path.stem)[: 200 - len(os.fsencode(path.suffix))])
+    return path.with_name(f".{stem}.{uuid.uuid4().hex[:HEX_DIGITS]}{path.suffix}")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of `path`."""
+    stem = _hidden_name(path).name[1 : -HEX_DIGITS - len(path.suffix) - 1]
+    _sweep_pattern(path.parent, f".{glob.escape(stem)}.{'[0-9a-f]' * HEX_DIGITS}{glob.escape(path.suffix)}")
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what killed processes left of any file of a folder."""
+    _sweep_pattern(folder, f".*.{'[0-9a-f]' * HEX_DIGITS}*")
+
+
+def _sweep_pattern(folder: Path, pattern: str) -> None:
+    if fcntl is None or not folder.is_dir():
+        return
+    for left in folder.glob(pattern):
+        if left.suffix == f".{ASIDE}":
+            continue
+        with contextlib.suppress(OSError):  # it was removed meanwhile, or is being written
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _locked(partial: Path, folder: bool) -> Iterator[None]:
+    """Create a file or folder and hold a lock on it, which tells other processes that it is being written."""
+    while True:
+        if folder:
+            partial.mkdir()
+        else:
+            partial.touch()
+        if fcntl is None:
+            yield
+            return
+        descriptor = os.open(partial, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if partial.exists():
+            break
+        os.close(descriptor)  # swept between its creation and the lock
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _flush(files: Iterable[Path]) -> None:
+    """Have the content of files on the disk before their names; others may read them as far as the umask allows."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in files:
+        with file.open("rb") as content:
+            os.fsync(content.fileno())
+            usual = 0o666 & ~mask  # some libraries make files that their owner alone can read
+            mode = os.fstat(content.fileno()).st_mode & 0o777
+            if mode | usual != mode:
+                os.chmod(file, mode | usual)
+
+
+def _flush_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows, and some network file systems, cannot
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of a full disk, from any library, as one OSError that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        is_full = getattr(error, "errno", None) in FULL or any(text in str(error) for text in FULL_TEXTS)
+        if not is_full or getattr(error, "explained", False):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None) or errno.ENOSPC
+        explained = OSError(
+            f"'{path}' cannot be written ({reason}); make room, or name another place. Nothing is left."
+        )
+        explained.errno, explained.explained = number, True
+        raise explained from error
 
 
 def check_new_folder(path: Path, option: str = "--output") -> None:
@@ -66,7 +254,7 @@ def check_new_folder(path: Path, option: str = "--output") -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -82,5 +270,5 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' cannot be read as JSON ({error}).") from error

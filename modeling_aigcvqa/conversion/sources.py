@@ -18,6 +18,7 @@ from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..common.files import write_text
 from .formats import CheckpointError, StateDict
 
 HUB_ADDRESS = re.compile(r"hub:(?P<repo_id>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<filename>.+)")
@@ -124,7 +125,7 @@ class Address:
                 got = path.stat().st_size
                 path.unlink()
                 raise CheckpointError(f"{self.text!r}: {got:,} of {size:,} bytes arrived; run the command again.")
-            self.digest_file.write_text(sha256_of(path))
+            write_text(self.digest_file, sha256_of(path))
         elif self.digest_file.read_text() != sha256_of(path):
             raise CheckpointError(
                 f"'{path}' has changed since it was fetched from {self.text!r}; delete it to fetch it again."

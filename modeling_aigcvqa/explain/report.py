@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..common.cells import encodable
+from ..common.files import whole_files
 from ..video_reading_aigcvqa import fetched
 from .drawing import draw_timeline, write_overlay
 from .explanation import Explanation, weakest_places
@@ -28,19 +30,18 @@ def write_report(explanation: Explanation, video: Any, folder: str | Path) -> di
         with maps, "overlay" (mp4).
     """
     folder, video = Path(folder), fetched(video)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {
-        "timeline": folder / "timeline.png",
-        "explanation": folder / "explanation.json",
-        "report": folder / "report.html",
-    }
-    draw_timeline(explanation).savefig(paths["timeline"])
-    paths["explanation"].write_text(json.dumps(to_json(explanation), indent=1, ensure_ascii=False), encoding="utf-8")
+    names = {"timeline": "timeline.png", "explanation": "explanation.json", "report": "report.html"}
     if explanation.maps:
-        paths["overlay"] = folder / "overlay.mp4"
-        write_overlay(explanation, video, paths["overlay"])
-    paths["report"].write_text(report_html(explanation, video, paths), encoding="utf-8")
-    return paths
+        names["overlay"] = "overlay.mp4"
+    with whole_files(folder) as partial:
+        paths = {name: partial / file for name, file in names.items()}
+        draw_timeline(explanation).savefig(paths["timeline"])
+        text = json.dumps(to_json(explanation), indent=1, ensure_ascii=False)
+        paths["explanation"].write_text(encodable(text), encoding="utf-8")
+        if explanation.maps:
+            write_overlay(explanation, video, paths["overlay"])
+        paths["report"].write_text(encodable(report_html(explanation, video, paths)), encoding="utf-8")
+    return {name: folder / file for name, file in names.items()}
 
 
 def to_json(explanation: Explanation) -> dict:

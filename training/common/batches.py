@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from modeling_aigcvqa import AIGCVQAProcessor
-from modeling_aigcvqa.common.files import whole_file
+from modeling_aigcvqa.common.files import sweep_folder, whole_file
 from modeling_aigcvqa.pipeline_aigcvqa import VIEW
 from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
@@ -32,6 +32,7 @@ class FrameCache:
     def __init__(self, folder: str | Path, processor: AIGCVQAProcessor):
         self.folder, self.num_frames = Path(folder), processor.video_processor.num_frames
         self.folder.mkdir(parents=True, exist_ok=True)
+        sweep_folder(self.folder)
 
     def frames(self, clip: dict) -> np.ndarray:
         """The frames of a row of the data set."""
@@ -39,7 +40,7 @@ class FrameCache:
         if path.exists():
             return np.load(path)
         frames = read_video(clip["video"], lambda total: sample_frame_indices(total, self.num_frames))[0].numpy()
-        with whole_file(path) as file:  # other processes may write the same file
+        with whole_file(path, durable=False) as file:  # other processes may write the same file
             np.save(file, frames)
         return frames
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup
 
-from modeling_aigcvqa.common.files import whole_folder, write_json
+from modeling_aigcvqa.common.files import whole_file, whole_folder, write_json
 
 from .arguments import SUM, StageArguments
 from .clips import load_clips, some_clips
@@ -175,4 +175,5 @@ def draw_curves(history: list[dict], path: Path) -> None:
         axis.set_title(title)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120)

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from modeling_aigcvqa import __version__
 from modeling_aigcvqa.common.console import error_console, exits_with_status
-from modeling_aigcvqa.common.files import write_json
+from modeling_aigcvqa.common.files import whole_file, write_json
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.loading import DTYPES
 from training.common.clips import PARTS, load_clips, load_splits
@@ -180,8 +180,9 @@ def evaluate_scores(arguments: argparse.Namespace, command: str, console: Consol
     swapped = score_other_prompts(arguments, clips, scored, console) if arguments.prompt_swap else None
     if not processes().is_main_process:
         return None
-    table.to_csv(arguments.output / "predictions.csv", index=False)
-    table.to_parquet(arguments.output / "predictions.parquet", index=False)
+    for file, write in (("predictions.csv", table.to_csv), ("predictions.parquet", table.to_parquet)):
+        with whole_file(arguments.output / file) as partial:
+            write(partial, index=False)
     if len(scored) < 2:
         reason = f" First error: {table['error'].dropna().iloc[0]}" if scorer and table["error"].notna().any() else ""
         raise ValueError(f"{len(scored)} of {len(table)} clips have every score; at least 2 are needed.{reason}")
@@ -309,7 +310,8 @@ def swap_result(
 ) -> dict[str, Any]:
     """Compare the scores with both prompts. Writes the prompts and both scores to prompt_swap.csv."""
     columns = ["id", "prompt", name, "other_prompt", "other_score"]
-    swapped[columns].to_csv(arguments.output / "prompt_swap.csv", index=False)
+    with whole_file(arguments.output / "prompt_swap.csv") as partial:
+        swapped[columns].to_csv(partial, index=False)
     both = swapped.dropna(subset=["other_score"])
     figures = prompt_swap_figures(both[name], both["other_score"], prompt_groups(both), bootstrap)
     return figures | {

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from modeling_aigcvqa.common.files import write_text
+from modeling_aigcvqa.common.files import whole_file, write_text
 from training.common.text import METRIC_TITLES, figure_text, markdown_table
 from training.vqa_correlation.logistic import logistic_curve
 
@@ -173,5 +173,6 @@ def _scatter(folder: Path, score: str, result: dict, table: pd.DataFrame) -> Pat
     axes.set_ylabel("MOS")
     axes.legend(fontsize=7)
     path = folder / ("scatter_" + re.sub(r"[^\w.-]+", "_", score) + ".png")
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=130)
     return path

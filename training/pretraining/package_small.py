@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from modeling_aigcvqa.common.choices import SHIPPED_FOLDER
 from modeling_aigcvqa.common.console import exits_with_status
-from modeling_aigcvqa.common.files import read_json, write_json, write_text
+from modeling_aigcvqa.common.files import read_json, whole_files, write_json, write_text
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
 from training.common.models import initial_model
@@ -42,16 +42,15 @@ def package(model: str, output: Path) -> int:
     size = sum(value.numel() * value.element_size() for value in state.values())
     if size > MAX_BYTES:
         raise ValueError(f"--model '{model}': {size} bytes of weights exceed {MAX_BYTES}; train a smaller model.")
-    output.mkdir(parents=True, exist_ok=True)
-    save_file(state, output / "model.safetensors", metadata={"format": "pt"})
-    tokens = processor.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
-    write_text(output / "vocab.txt", "\n".join(sorted(tokens, key=tokens.get)) + "\n")
     loaded.config.dtype = torch.float32  # the dtype of computation, on any machine
-    with tempfile.TemporaryDirectory() as folder:
+    tokens = processor.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    with tempfile.TemporaryDirectory() as folder, whole_files(output) as partial:
+        save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+        write_text(partial / "vocab.txt", "\n".join(sorted(tokens, key=tokens.get)) + "\n")
         loaded.config.to_json_file(Path(folder) / "config.json")
         processor.save_pretrained(folder)
         for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
-            write_json(output / name, without_code(read_json(Path(folder) / name)))
+            write_json(partial / name, without_code(read_json(Path(folder) / name)))
     return size
 
 

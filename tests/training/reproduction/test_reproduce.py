@@ -1,11 +1,13 @@
 """Tests of training/reproduce.py: the runs of each table, that each runs once, resuming, and the report."""
 
 import json
+import signal
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -23,16 +25,16 @@ def option(command, name):
 
 
 class Machine:
-    """Replaces subprocess.run: records the commands and writes the files of a finished command."""
+    """Replaces the processes: records the commands and writes the files of a finished command."""
 
     def __init__(self):
         self.commands, self.fail_on = [], None
 
-    def run(self, command, env, check):
+    def run(self, command, environment):
         self.commands.append(command)
         output = Path(option(command, "--output"))
         if self.fail_on and str(output).endswith(self.fail_on):
-            return SimpleNamespace(returncode=1)
+            return 1
         output.mkdir(parents=True, exist_ok=True)
         if "training.evaluate" in command:
             number = int(output.parts[-3].removeprefix("random_"))
@@ -41,7 +43,7 @@ class Machine:
         else:
             (output / "checkpoints" / "step-1").mkdir(parents=True)
             (output / "training.json").write_text("{}")
-        return SimpleNamespace(returncode=0)
+        return 0
 
     def outputs(self):
         return [Path(option(command, "--output")).relative_to(self.root).as_posix() for command in self.commands]
@@ -51,7 +53,7 @@ class Machine:
 def machine(monkeypatch, tmp_path):
     machine = Machine()
     machine.root = tmp_path / "out"
-    monkeypatch.setattr(runs.subprocess, "run", machine.run)
+    monkeypatch.setattr(runs, "finished", machine.run)
     splits = tmp_path / "data" / "splits"
     splits.mkdir(parents=True)
     for number in range(3):
@@ -182,3 +184,31 @@ def test_table_6_with_the_real_stages(tmp_path, capsys):
     assert results == sorted({row.evaluation for table in ("5", "6") for row in TABLES[table].rows})
     assert main(arguments) == 0
     assert "stage1.py" not in capsys.readouterr().out, "everything is finished"
+
+
+STAGE = """
+import os, sys, time
+from modeling_aigcvqa.common.signals import unwinding
+if len(sys.argv) > 2:  # the launcher, which starts the stage and hands no signal on
+    import subprocess
+    sys.exit(subprocess.run([sys.executable, __file__]).returncode)
+with unwinding():
+    print("pids", os.getppid(), os.getpid(), flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_trainer_ends_with_reproduce(tmp_path, number):
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "data" / "splits").mkdir(parents=True)
+    (tmp_path / "data" / "splits" / "random_00.csv").write_text("id,split\n")
+    command = [sys.executable, "-m", "training.reproduce", "--table", "6", "--data", str(tmp_path / "data")]
+    command += ["--init_from", "small", "--output", str(tmp_path / "out"), "--num_splits", "1"]
+    command += ["--launcher", f"{sys.executable} {tmp_path / 'stage.py'}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    line = next(line for line in process.stdout if line.startswith("pids"))
+    trainers = [psutil.Process(int(pid)) for pid in line.split()[1:]]
+    process.send_signal(number)
+    process.wait(timeout=30)
+    assert psutil.wait_procs(trainers, timeout=20)[1] == []

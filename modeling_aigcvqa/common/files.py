@@ -63,6 +63,15 @@ def check_new_folder(path: Path, option: str = "--output") -> None:
         raise ValueError(f"{option} '{path}' exists and is not an empty folder; name a new one.")
 
 
+def apply_umask(folder: Path) -> None:
+    """Give the files in a folder the permissions of new files: safetensors lets only their owner read its files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~umask)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with whole_file(path) as partial:

@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -201,17 +202,22 @@ def _locked(partial: Path, folder: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _flush(files: Iterable[Path]) -> None:
-    """Have the content of files on the disk before their names; others may read them as far as the umask allows."""
-    mask = os.umask(0)
-    os.umask(mask)
+def _flush(files: list[Path]) -> None:
+    """Have the content of files on the disk before their names."""
+    apply_umask(files)
     for file in files:
         with file.open("rb") as content:
             os.fsync(content.fileno())
-            usual = 0o666 & ~mask  # some libraries make files that their owner alone can read
-            mode = os.fstat(content.fileno()).st_mode & 0o777
-            if mode | usual != mode:
-                os.chmod(file, mode | usual)
+
+
+def apply_umask(files: Iterable[Path]) -> None:
+    """Let others read files as far as the umask allows: safetensors lets only their owner read its files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in files:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode | (0o666 & ~mask) != mode:
+            file.chmod(mode | (0o666 & ~mask))
 
 
 def _flush_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from ..processing_aigcvqa import AIGCVQAProcessor
 from ..provenance_aigcvqa import Provenance
 from ..video_processing_aigcvqa import AIGCVQAVideoProcessor
 from .choices import ARCHITECTURES
+from .files import apply_umask
 
 VOCABULARY = Path(__file__).parents[1] / "assets" / "small" / "vocab.txt"
 # ImageReward cuts prompts at 35 tokens, but prompts for today's generators are longer; BERT has 512 positions.
@@ -69,4 +70,5 @@ def save_model_folder(model: AIGCVQAModel, processor: AIGCVQAProcessor, folder: 
     """
     model.save_pretrained(folder, **options)
     processor.save_pretrained(folder)
+    apply_umask(Path(folder).iterdir())
     return Path(folder)

@@ -27,7 +27,7 @@ from training.common.arguments import SUM, TERMS
 from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from training.common.losses import DualLoss
 from training.common.models import initial_model, select_branches
-from training.common.parameters import parameter_groups, unfix
+from training.common.parameters import parameter_groups, train_mode, unfix
 from training.common.steps import inputs_of, score, to_device, training_step
 
 from .timing import count_gflop, environment, make_clip, peak_memory_mib, print_table, seconds_and_peak, speed
@@ -81,7 +81,8 @@ def measure_step(
     unfix(trained, arguments.unfixed_ratio)
     if arguments.gradient_checkpointing:
         trained.gradient_checkpointing_enable()
-    trained.train().to(accelerator.device)
+    train_mode(trained)
+    trained.to(accelerator.device)
     for name in (name for name in batch if name.startswith(VIEW)):
         # All samples show the same clip. The noise makes their scores differ, because equal scores have no PLCC.
         batch[name] = batch[name] + 0.1 * torch.randn_like(batch[name])

@@ -89,6 +89,11 @@ class ClipDataset(TorchDataset):
         self.view_options = {"views": [name.removeprefix(VIEW) for name in inputs if name.startswith(VIEW)]}
         self.reads_prompts = "input_ids" in inputs
         self.prompts = list(clips["prompt"])  # `datasets` reads a column again at every access
+        if self.reads_prompts and prompt_negatives and len(set(self.prompts)) < 2:
+            raise ValueError(
+                f"prompt_negatives={prompt_negatives} scores clips with prompts of other clips, but all {len(self)} "
+                f"clips have the prompt {self.prompts[0]!r}; set it to 0, or add clips with other prompts."
+            )
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -22,7 +23,8 @@ def load_clips(data: str, split_file: str | Path | None = None, part: str | None
         part: "train", "validation" or "test"; None for all clips.
 
     Raises:
-        ValueError: for a missing column, an unknown part, an id that is not in the data set, or a part without clips.
+        ValueError: for a missing column, an unknown part, an id that is not in the data set or is listed twice, or
+            a part without clips.
     """
     clips = rows_of_part(load_splits(data), data, split_file, part)
     labelled = [index for index, mos in enumerate(clips["mos"]) if mos is not None]
@@ -72,12 +74,9 @@ def cache_of(folder: Path) -> str:
 
 def _take(clips: Dataset, data: str, split_file: str | Path, part: str | None) -> Dataset:
     """The rows of one part of a split file, in the file's order."""
-    with Path(split_file).open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is None or not {"id", "split"} <= set(reader.fieldnames):
-            raise ValueError(f"--split_file '{split_file}' has the columns {reader.fieldnames}; expected id,split.")
-        wanted = [row["id"] for row in reader if part is None or row["split"] == part]
-    place = {clip_id: index for index, clip_id in enumerate(clips["id"])}
+    wanted = [clip_id for clip_id, own in read_split(split_file).items() if part is None or own == part]
+    ids = clips["id"]
+    place = {clip_id: index for index, clip_id in enumerate(ids)}
     unknown = [clip_id for clip_id in wanted if clip_id not in place]
     if unknown:
         raise ValueError(
@@ -85,7 +84,35 @@ def _take(clips: Dataset, data: str, split_file: str | Path, part: str | None) -
         )
     if not wanted:
         raise ValueError(f"--split_file '{split_file}' has no clip in the part {part!r}.")
+    if len(place) < len(ids):
+        repeated = sorted({clip_id for clip_id, count in Counter(ids).items() if count > 1} & set(wanted))
+        if repeated:
+            raise ValueError(
+                f"'{data}' has {len(repeated)} ids more than once, for example {repeated[0]!r}, so --split_file "
+                f"'{split_file}' does not say which clip is meant; prepare the data again."
+            )
     return clips.select([place[clip_id] for clip_id in wanted])
+
+
+def read_split(split_file: str | Path) -> dict[str, str]:
+    """The part of each id in a split file, in the file's order.
+
+    Raises:
+        ValueError: for missing columns, or an id that is listed twice, in one part or in two.
+    """
+    with Path(split_file).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None or not {"id", "split"} <= set(reader.fieldnames):
+            raise ValueError(f"--split_file '{split_file}' has the columns {reader.fieldnames}; expected id,split.")
+        parts: dict[str, str] = {}
+        for row in reader:
+            if row["id"] in parts:
+                raise ValueError(
+                    f"--split_file '{split_file}', line {reader.line_num}, lists the id {row['id']!r} a second time "
+                    f"(in {parts[row['id']]!r} and in {row['split']!r}); keep one row per clip."
+                )
+            parts[row["id"]] = row["split"]
+    return parts
 
 
 def some_clips(clips: Dataset, number: int | None, seed: int) -> Dataset:

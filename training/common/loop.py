@@ -17,7 +17,7 @@ from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from .checkpoints import resume, save_checkpoint, start
 from .losses import DualLoss
 from .models import initial_model, select_branches
-from .parameters import parameter_groups, unfix
+from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
 from .runs import finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
 from .stage import Stage, TrainingRun
@@ -151,7 +151,8 @@ def prepare_model(stage: Stage, arguments: StageArguments, model: AIGCVQAModel, 
     unfix(selected, arguments.unfixed_ratio)
     if arguments.gradient_checkpointing:
         selected.gradient_checkpointing_enable()
-    return selected.train()
+    train_mode(selected)
+    return selected
 
 
 def make_loaders(

@@ -18,11 +18,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_aigcvqa.common.files import whole_file, whole_folder, write_json
+from modeling_aigcvqa.common.presets import save_model_folder
 
 from .arguments import SUM, StageArguments
 from .clips import load_clips, some_clips
 from .models import set_level
-from .parameters import trainable_counts
+from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
 
@@ -108,6 +109,8 @@ def print_banner(run: TrainingRun) -> None:
     }
     for branch, (trained, total) in trainable_counts(run.selected).items():
         rows[f"{branch} trains"] = f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
+    for encoder, (trained, total) in encoder_counts(run.selected).items():
+        rows[f"{encoder} encoder"] = f"{trained / total:.1%} trains, {arguments.unfixed_ratio:.0%} asked for"
     if progress.step:
         rows["resumes"] = f"after step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch})"
     for name, value in rows.items():
@@ -130,8 +133,7 @@ def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Ten
         config, model.config = model.config, copy.deepcopy(model.config)
         set_level(model.config, scores, labels[SUM])
         with whole_folder(Path(run.arguments.output) / BEST) as folder:
-            model.save_pretrained(folder, state_dict=state)
-            run.processor.save_pretrained(folder)
+            save_model_folder(model, run.processor, folder, state_dict=state)
         model.config = config
     run.accelerator.wait_for_everyone()
 

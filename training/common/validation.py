@@ -26,7 +26,7 @@ def score_clips(
     accelerator: Accelerator, model: nn.Module, loader: DataLoader, scores: list[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Scores and labels (N,) by name, in the order of the data set, and the messages of the unreadable clips."""
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}  # frozen parts do not train, see `train_mode`
     model.eval()
     rows, failed = {}, []
     bar = tqdm(loader, desc="validation", leave=False, disable=not accelerator.is_main_process or None)
@@ -37,7 +37,8 @@ def score_clips(
         for row, index in enumerate(batch["index"].tolist()):
             rows[index] = {name: (outputs[name][row].item(), batch["labels"][name][row].item()) for name in scores}
         failed += batch["failed"]
-    model.train(was_training)
+    for module, training in modes.items():
+        module.training = training
     rows = dict(gather_object(list(rows.items())))
     ordered = [rows[index] for index in sorted(rows)]
     predicted, labels = (

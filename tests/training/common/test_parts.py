@@ -1,7 +1,9 @@
 """Tests of training/common: data, losses on the global batch, parameter groups, scale of the scores, arguments."""
 
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,17 +13,25 @@ from accelerate import Accelerator
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel
 from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.loss_aigcvqa import quality_loss
-from tests.training.tiny import forget_accelerator, tiny_data, tiny_model
+from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder, tiny_model
 from training import stage1, stage2, stage3
 from training.common.arguments import StageArguments, parse_arguments
 from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from training.common.clips import load_clips, some_clips
 from training.common.losses import DualLoss
 from training.common.models import select_branches, set_level
-from training.common.parameters import encoders, layers, parameter_groups, trainable_counts, unfix
+from training.common.parameters import (
+    encoder_counts,
+    encoders,
+    layers,
+    parameter_groups,
+    train_mode,
+    trainable_counts,
+    unfix,
+)
 from training.common.runs import make_accelerator
 from training.common.steps import score, training_step, with_negative_labels
-from training.common.validation import validation_batches
+from training.common.validation import score_clips, validation_batches
 
 INPUTS = AIGCVQAConfig().inputs
 
@@ -102,6 +112,28 @@ def test_wrong_splits_are_refused(data, tmp_path):
         load_clips(folder, tmp_path / "empty.csv", "test")
 
 
+@pytest.mark.parametrize("parts", [("train", "train"), ("train", "test"), ("test", "train")])
+def test_a_split_file_that_lists_an_id_twice_is_refused(data, tmp_path, parts):
+    lines = data[1].read_text().splitlines()
+    clip = lines[1].split(",")[0]
+    (tmp_path / "s.csv").write_text("\n".join([lines[0], f"{clip},{parts[0]}", *lines[2:], f"{clip},{parts[1]}"]))
+    for part in (*{*parts}, "validation", None):  # also where the part that is read has no clip twice
+        with pytest.raises(ValueError, match=f"lists the id '{clip}' a second time"):
+            load_clips(str(data[0]), tmp_path / "s.csv", part)
+
+
+def test_an_id_that_the_data_have_twice_is_refused(data, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(data[0], copy)
+    metadata = copy / "data" / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    rows[1]["id"] = rows[0]["id"]
+    metadata.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "s.csv").write_text(f"id,split\n{rows[0]['id']},train\n")
+    with pytest.raises(ValueError, match=f"for example '{rows[0]['id']}'"):
+        load_clips(str(copy), tmp_path / "s.csv", "train")
+
+
 def test_the_global_batches_do_not_depend_on_the_number_of_processes():
     whole = GlobalBatchSampler(23, 4, 7, 0, 1)
     halves = [GlobalBatchSampler(23, 4, 7, rank, 2) for rank in range(2)]
@@ -133,6 +165,18 @@ def test_a_sample_depends_only_on_seed_epoch_and_clip(data, processor, monkeypat
     assert batch["labels"]["alignment"][1].item() == pytest.approx(clips[5]["alignment_mos"])
     with pytest.raises(ValueError, match="no column"):
         ClipDataset(clips, processor, {"quality": "stars"}, INPUTS)
+
+
+def test_wrong_prompts_need_a_second_prompt(data, processor):
+    clips = load_clips(str(data[0]))
+    alike = clips.remove_columns("prompt").add_column("prompt", ["a red kite"] * len(clips))
+    labels = {"quality": "mos"}
+    with pytest.raises(ValueError, match=r"prompt_negatives=1 .* all 20 clips have the prompt 'a red kite'"):
+        ClipDataset(alike, processor, labels, INPUTS, prompt_negatives=1)
+    ClipDataset(alike, processor, labels, INPUTS)
+    ClipDataset(alike, processor, labels, ["pixel_values_resized"], prompt_negatives=1)  # reads no prompts
+    two = alike.remove_columns("prompt").add_column("prompt", ["a red kite"] * 19 + ["a dog"])
+    assert ClipDataset(two, processor, labels, INPUTS, prompt_negatives=2)[(0, 3)]["prompts"][1:] == ["a dog", "a dog"]
 
 
 def test_only_the_inputs_of_the_branches_are_read(data, processor):
@@ -256,18 +300,47 @@ def test_convnext_layers_run_from_stem_to_output(full_model):
     assert order[4].startswith("downsample_layers.1") and order[-1].startswith("norm")
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.7, 1.0])
-def test_the_last_layers_of_every_encoder_train(full_model, ratio):
+def test_the_share_that_trains_is_the_share_asked_for(full_model):
+    for percent in range(5, 101):
+        unfix(full_model, percent / 100)
+        for name, (trained, total) in encoder_counts(full_model).items():
+            assert trained / total == pytest.approx(percent / 100, abs=0.05), (name, percent)
+        frozen = [n for n, p in full_model.named_parameters() if re.search("head|adapter", n) and not p.requires_grad]
+        assert frozen == []
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.7, 0.8, 1.0])
+def test_the_last_tensors_of_every_encoder_train(full_model, ratio):
     unfix(full_model, ratio)
     for name, encoder in encoders(full_model).items():
-        trains = [all(p.requires_grad for p in layer) for layer in layers(encoder)]
-        sizes = [sum(p.numel() for p in layer) for layer in layers(encoder)]
-        assert trains == sorted(trains), f"{name}: a frozen layer follows a layer that trains"
-        share = sum(size for size, t in zip(sizes, trains) if t) / sum(sizes)
-        largest = max(sizes) / sum(sizes)
-        assert ratio <= share < ratio + largest + 1e-9, name
-    frozen = [n for n, p in full_model.named_parameters() if re.search("head|adapter", n) and not p.requires_grad]
-    assert frozen == []
+        trains = [p.requires_grad for layer in layers(encoder) for p in layer]
+        assert trains == sorted(trains), f"{name}: a frozen tensor follows one that trains"
+        assert any(trains) == (ratio > 0) and all(trains) == (ratio == 1), name
+
+
+def test_words_train_only_where_their_table_is_needed_for_the_share(full_model):
+    table = full_model.alignment_backbone.text_encoder.embeddings.word_embeddings.weight
+    found = {}
+    for ratio in (0.8, 0.85, 0.9, 1.0):
+        unfix(full_model, ratio)
+        found[ratio] = table.requires_grad
+    assert found == {0.8: False, 0.85: False, 0.9: True, 1.0: True}
+
+
+def test_frozen_parts_use_neither_dropout_nor_stochastic_depth(data, processor, accelerator):
+    model = tiny_model()
+    unfix(model, 0.3)
+    train_mode(model)
+    loader = make_loader(ClipDataset(load_clips(str(data[0])), processor, {"quality": "mos"}, INPUTS), [[(0, 0)]], 0)
+    for _ in range(2):  # validation gives every part its mode back
+        for encoder in encoders(model).values():
+            for module in encoder.modules():
+                parameters = list(module.parameters())
+                assert not parameters or module.training == any(p.requires_grad for p in parameters)
+        swin = model.technical_backbone
+        assert not swin.layers[0].blocks[0].drop_path.training and swin.layers[-1].blocks[-1].drop_path.training
+        assert model.technical_head.dropout.training
+        score_clips(accelerator, model, loader, ["quality"])
 
 
 def test_ratios_outside_0_to_1_are_refused(model):
@@ -293,6 +366,17 @@ def test_counts_by_branch(model):
 
 
 # --- models ------------------------------------------------------------------------------------------------------
+
+
+def test_saved_weights_have_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = tiny_folder(tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in folder.iterdir()} == {
+        file.name: "0o640" for file in folder.iterdir()
+    }
 
 
 def test_selected_branches_share_their_modules_with_the_model():

@@ -26,27 +26,31 @@ def load_clips(data: str, split_file: str | Path | None = None, part: str | None
         ValueError: for a missing column, an unknown part, an id that is not in the data set or is listed twice, or
             a part without clips.
     """
-    if part is not None and part not in PARTS:
-        raise ValueError(f"part={part!r}: expected one of {list(PARTS)}.")
-    splits = _load(data)
-    if split_file is not None:
-        clips = _take(concatenate_datasets(list(splits.values())), data, split_file, part)
-    elif part is None:
-        clips = concatenate_datasets(list(splits.values()))
-    elif part in splits:
-        clips = splits[part]
-    else:
-        raise ValueError(f"the data set '{data}' has the splits {list(splits)}, not {part!r}; pass --split_file.")
+    clips = rows_of_part(load_splits(data), data, split_file, part)
     labelled = [index for index, mos in enumerate(clips["mos"]) if mos is not None]
     if not labelled:
         raise ValueError(f"none of the {len(clips)} clips in part {part or 'all'!r} of '{data}' has a MOS.")
     return clips.select(labelled)
 
 
-def _load(data: str) -> DatasetDict:
+def rows_of_part(splits: DatasetDict, data: str, split_file: str | Path | None, part: str | None) -> Dataset:
+    """The clips of one part, with or without a MOS; the arguments and errors are those of `load_clips`."""
+    if part is not None and part not in PARTS:
+        raise ValueError(f"part={part!r}: expected one of {list(PARTS)}.")
+    if split_file is not None:
+        return _take(concatenate_datasets(list(splits.values())), data, split_file, part)
+    if part is None:
+        return concatenate_datasets(list(splits.values()))
+    if part not in splits:
+        raise ValueError(f"the data set '{data}' has the splits {list(splits)}, not {part!r}; pass --split_file.")
+    return splits[part]
+
+
+def load_splits(data: str) -> DatasetDict:
+    """The clips of every split of a data set, undecoded. Raises ValueError for a missing column."""
     if not Path(data).exists() and (data.startswith((".", "/")) or data.count("/") != 1):
         raise ValueError(f"--data '{data}' is neither a folder nor a Hub id (owner/name).")
-    splits = load_dataset(data, cache_dir=_cache_of(Path(data)) if Path(data).is_dir() else None)
+    splits = load_dataset(data, cache_dir=cache_of(Path(data)) if Path(data).is_dir() else None)
     for name, rows in splits.items():
         missing = {"id", "video", "prompt", "mos"} - set(rows.column_names)
         if missing:
@@ -56,7 +60,7 @@ def _load(data: str) -> DatasetDict:
     return DatasetDict({name: rows.cast_column("video", Video(decode=False)) for name, rows in splits.items()})
 
 
-def _cache_of(folder: Path) -> str:
+def cache_of(folder: Path) -> str:
     """A cache folder that depends on the path and on the sizes and modification times of the metadata files.
 
     The cache of `datasets` depends only on the folder's name and card. After the folder was moved or prepared again,

@@ -1,8 +1,10 @@
 """Tests of the three stages: their output, and that interruptions and the number of processes do not change it."""
 
 import json
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -103,19 +105,24 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [2, 3], ids=["mid-epoch", "epoch boundary"])
-def test_an_interrupted_run_gives_the_same_result(data, start, tmp_path, monkeypatch, at):
-    changes = {"checkpoint_steps": 2, "ema_decay": 0.5, "epochs": 2}
-    whole = run("stage3", data, start, tmp_path / "whole", **changes)
+def stop_after(step: int):
+    """`save_checkpoint` that ends the run after the checkpoint of a step."""
     save = checkpoints.save_checkpoint
 
     def save_and_stop(accelerator, output, progress, kept):
         save(accelerator, output, progress, kept)
-        if progress.step == at:
+        if progress.step == step:
             raise Interrupted
 
+    return save_and_stop
+
+
+@pytest.mark.parametrize("at", [2, 3], ids=["mid-epoch", "epoch boundary"])
+def test_an_interrupted_run_gives_the_same_result(data, start, tmp_path, monkeypatch, at):
+    changes = {"checkpoint_steps": 2, "ema_decay": 0.5, "epochs": 2}
+    whole = run("stage3", data, start, tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_and_stop)
+        patch.setattr(loop, "save_checkpoint", stop_after(at))
         with pytest.raises(Interrupted):
             run("stage3", data, start, tmp_path / "broken", **changes)
     resumed = run("stage3", data, start, tmp_path / "broken", **changes)
@@ -161,6 +168,54 @@ def test_other_output_folders_are_refused(data, start, tmp_path):
 def test_parts_that_are_too_small_are_refused(data, start, tmp_path):
     with pytest.raises(ValueError, match="12 clips in the train part, which needs at least 16"):
         run("stage1", data, start, tmp_path / "a", batch_size=16)
+
+
+def relabelled(data, folder: Path, **columns) -> tuple[Path, Path]:
+    """A copy of the data with other labels: name=(function of row number and label)."""
+    shutil.copytree(data[0], folder)
+    metadata = folder / "data" / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {name: change(number, row[name]) for name, change in columns.items()}
+    metadata.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder, data[1]
+
+
+def test_equal_labels_at_validation_leave_the_figures_undefined(data, start, tmp_path, capsys):
+    equal = relabelled(data, tmp_path / "data", mos=lambda number, mos: 50.0 if 12 <= number < 16 else mos)
+    output = run("stage1", equal, start, tmp_path / "run")
+    record = json.loads((output / "training.json").read_text(), parse_constant=pytest.fail)
+    assert [row["technical/srocc"] for row in record["history"]] == [None, None] and record["best_epoch"] == 2
+    printed = capsys.readouterr().out
+    assert printed.count("are undefined") == 1 and "chosen without a validation figure" in printed
+    assert weights(output)
+
+
+def test_a_run_with_undefined_figures_resumes(data, start, tmp_path, monkeypatch, capsys):
+    equal = relabelled(data, tmp_path / "data", mos=lambda number, mos: 50.0 if 12 <= number < 16 else mos)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(3))
+        run("stage1", equal, start, tmp_path / "run")
+    output = run("stage1", equal, start, tmp_path / "run")
+    record = json.loads((output / "training.json").read_text())
+    assert len(record["history"]) == 2 and capsys.readouterr().out.count("are undefined") == 1
+
+
+def test_a_branch_may_have_labels_on_some_clips(data, start, tmp_path, capsys):
+    some = relabelled(data, tmp_path / "data", technical_mos=lambda number, mos: mos if number % 3 else None)
+    output = run("stage1", some, start, tmp_path / "run", labels="technical=technical_mos", batch_size=2)
+    record = json.loads((output / "training.json").read_text())
+    assert "none on 4 of 12 clips" in capsys.readouterr().err
+    assert all(math.isfinite(row["loss/technical"]) for row in record["history"])
+
+
+def test_labels_are_checked_before_the_first_step(data, start, tmp_path):
+    wrong = relabelled(data, tmp_path / "data", technical_mos=lambda number, mos: math.nan if number == 5 else mos)
+    with pytest.raises(ValueError, match=r"1 labels are no finite numbers: \S+ \(nan\)"):
+        run("stage1", wrong, start, tmp_path / "a", labels="technical=technical_mos")
+    missing = relabelled(data, tmp_path / "other", mos=lambda number, mos: None if number == 5 else mos)
+    with pytest.raises(ValueError, match="1 clips have no label"):
+        run("stage1", missing, start, tmp_path / "b")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, start, tmp_path):

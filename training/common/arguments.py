@@ -55,13 +55,14 @@ class StageArguments:
     eval_epochs: int = HfArg(default=1, help="validate every N epochs, and after the last step")
     eval_batch_size: int = 8
     max_eval_clips: int | None = HfArg(default=None, help="validate on this many clips, drawn with the seed")
+    log_steps: int = HfArg(default=10, help="fetch the losses every N steps; each time waits for the device")
     log_with: str | None = HfArg(default=None, help="tensorboard, trackio, wandb, ...")
     caveat: str | None = HfArg(default=None, help="your own words that the model shows beside its scores")
     seed: int = 0
 
     def __post_init__(self):
         positive = ("epochs", "gradient_accumulation_steps", "learning_rate", "checkpoint_steps", "checkpoints_kept")
-        for name in (*positive, "eval_epochs", "eval_batch_size", "max_grad_norm"):
+        for name in (*positive, "log_steps", "eval_epochs", "eval_batch_size", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0.")
         for name in ("weight_decay", "warmup_epochs", "plcc_weight", "rank_weight", "prompt_negatives", "num_workers"):

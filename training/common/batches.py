@@ -1,6 +1,7 @@
 """Samples and batches of clips for training. Only the seed decides their order and content."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -64,7 +65,8 @@ class ClipDataset(TorchDataset):
     Args:
         clips: the clips, from `load_clips`.
         processor: the model's processor, which decodes and samples.
-        labels: the label column of each score ("technical", "aesthetic", "alignment", "quality").
+        labels: the label column of each score ("technical", "aesthetic", "alignment", "quality"); an empty
+            label becomes NaN.
         inputs: names of the model's inputs. Only these views are computed; prompts are read only for "input_ids".
         seed: seed of the random fragments; None takes the centre of every cell, as in evaluation.
         prompt_negatives: number of other prompts of the data set drawn for each clip.
@@ -109,7 +111,8 @@ class ClipDataset(TorchDataset):
             except (ValueError, OSError) as error:
                 failed.append(f"{clip['id']}: {error}")
                 continue
-            labels = {name: float(clip[column]) for name, column in self.labels.items()}
+            labels = {name: math.nan if clip[column] is None else clip[column] for name, column in self.labels.items()}
+            labels = {name: float(label) for name, label in labels.items()}
             prompts = [clip["prompt"], *self._negatives(clip["prompt"], epoch, index)] if self.reads_prompts else []
             return {**views, "prompts": prompts, "labels": labels, "index": taken, "failed": failed}
         raise ValueError(f"{len(failed)} clips in a row cannot be read, the first is {failed[0]}. Check the data set.")
@@ -183,5 +186,6 @@ def make_loader(
         num_workers=num_workers,
         collate_fn=partial(collate, processor=dataset.processor),
         pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,  # new workers would start at every epoch and validation
         generator=torch.Generator(),
     )

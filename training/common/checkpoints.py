@@ -44,10 +44,13 @@ class Progress:
     history: list[dict] = dataclasses.field(default_factory=list)  # one row per epoch
     failed: list[str] = dataclasses.field(default_factory=list)  # clips that could not be read, with the reason
 
-    def add_losses(self, losses: dict[str, float]) -> None:
-        """Count one step and add its losses."""
+    def advance(self) -> None:
+        """Count one step."""
         self.step += 1
         self.batch += 1
+
+    def add_losses(self, losses: dict[str, float]) -> None:
+        """Add the losses of one step."""
         for name, value in losses.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
 
@@ -64,10 +67,15 @@ class Progress:
         """The last epoch in one line."""
         row = self.history[-1]
         losses = ", ".join(f"{key[5:]} {value:.3f}" for key, value in row.items() if key.startswith("loss/"))
-        found = ", ".join(f"{name} {row[f'{name}/srocc']:.3f}/{row[f'{name}/plcc']:.3f}" for name in scores)
+        figures = {name: "/".join(_figure(row[f"{name}/{key}"]) for key in ("srocc", "plcc")) for name in scores}
+        found = ", ".join(f"{name} {figure}" for name, figure in figures.items())
         return (
             f"epoch {row['epoch']}: loss {losses}; validation SROCC/PLCC {found}; waited {row['data_wait_share']:.0%}"
         )
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def start(accelerator: Accelerator, stage: str, arguments: StageArguments) -> None:

@@ -6,6 +6,7 @@ import time
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -15,14 +16,23 @@ from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from .checkpoints import resume, save_checkpoint, start
-from .losses import DualLoss
+from .labels import check_labels
+from .losses import DualLoss, fetch_losses
 from .models import initial_model, select_branches
 from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
 from .runs import finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
-from .validation import score_clips, selection_score, validation_batches, validation_metrics
+from .validation import (
+    MIN_CLIPS,
+    WORST,
+    score_clips,
+    selection_score,
+    undefined,
+    validation_batches,
+    validation_metrics,
+)
 
 
 def train(stage: Stage, arguments: StageArguments) -> None:
@@ -48,14 +58,15 @@ def train_epoch(run: TrainingRun) -> dict:
         desc=f"epoch {progress.epoch + 1}",
         disable=not accelerator.is_main_process or None,
     )
+    pending: list[dict[str, Tensor]] = []  # losses on the device
     started = ready = time.perf_counter()
     waited = 0.0
     for batch in run.loader:
         waited += time.perf_counter() - ready
         run.failed.add(batch["failed"])
         batch = with_negative_labels(to_device(batch, accelerator.device), run.negative_mos)
-        losses = training_step(
-            accelerator, run.trained, batch, run.terms, run.loss, arguments.gradient_accumulation_steps
+        pending.append(
+            training_step(accelerator, run.trained, batch, run.terms, run.loss, arguments.gradient_accumulation_steps)
         )
         accelerator.clip_grad_norm_(run.trained.parameters(), arguments.max_grad_norm)
         run.optimizer.step()
@@ -63,17 +74,43 @@ def train_epoch(run: TrainingRun) -> dict:
         run.optimizer.zero_grad()
         if run.average:
             run.average.update_parameters(run.selected)
-        progress.add_losses(losses)
+        progress.advance()
         bar.update()
-        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
-        accelerator.log({f"loss/{name}": value for name, value in losses.items()}, step=progress.step)
-        if progress.step % arguments.checkpoint_steps == 0 and progress.batch < per_epoch:
+        saves = progress.step % arguments.checkpoint_steps == 0 and progress.batch < per_epoch
+        if saves or progress.step % arguments.log_steps == 0:
+            bar.set_postfix(record_steps(run, pending))
+        if saves:
             save_checkpoint(accelerator, arguments.output, progress, arguments.checkpoints_kept)
         if progress.step == run.last_step:
             break
         ready = time.perf_counter()
+    record_steps(run, pending)
     bar.close()
     return progress.close_epoch(time.perf_counter() - started, waited)
+
+
+def record_steps(run: TrainingRun, pending: list[dict[str, Tensor]]) -> dict[str, str]:
+    """Fetch and log the losses of the last steps, and gather the clips that could not be read.
+
+    Both wait for the device and the other processes, so the loop calls this every few steps only.
+
+    Args:
+        pending: the losses of each step; emptied.
+
+    Returns:
+        The last losses, as text for the progress bar.
+
+    Raises:
+        FloatingPointError: if a loss is not finite.
+    """
+    fetched = fetch_losses(pending)
+    first = run.progress.step - len(pending) + 1
+    pending.clear()
+    for step, losses in enumerate(fetched, first):
+        run.progress.add_losses(losses)
+        run.accelerator.log({f"loss/{name}": value for name, value in losses.items()}, step=step)
+    run.failed.gather()
+    return {name: f"{value:.3f}" for name, value in fetched[-1].items()} if fetched else {}
 
 
 def validate(run: TrainingRun, row: dict) -> None:
@@ -83,13 +120,27 @@ def validate(run: TrainingRun, row: dict) -> None:
     names = [SUM, *run.selected.config.branches]
     scores, labels, unread = score_clips(accelerator, network, run.validation_loader, names)
     run.failed.add(unread)
+    run.failed.gather()
+    known = {name for earlier in progress.history for name in undefined(earlier)}
     row |= validation_metrics(scores, labels)
-    accelerator.log({name: value for name, value in row.items() if "/" in name}, step=progress.step)
+    accelerator.log({name: value for name, value in row.items() if "/" in name and value is not None}, progress.step)
     accelerator.print(progress.summary(run.terms))
+    warn_of_undefined(run, sorted(set(undefined(row)) - known))
     found = selection_score(row, run.terms)
-    if progress.best_score is None or found > progress.best_score:
+    # Among epochs without any figure the last one, which has trained longest, is kept.
+    if progress.best_score is None or found > progress.best_score or found == progress.best_score == WORST:
         progress.best_score, progress.best_epoch = found, progress.epoch
         save_best(run, scores, labels)
+
+
+def warn_of_undefined(run: TrainingRun, names: list[str]) -> None:
+    """Say once per run that scores have no validation figures."""
+    if names:
+        run.accelerator.print(
+            f"warning: SROCC and PLCC of {', '.join(names)} are undefined: the scores or the labels of the validation "
+            f"clips are all equal, or fewer than {MIN_CLIPS} clips have a label. They count as the worst figure, and "
+            "training goes on."
+        )
 
 
 def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
@@ -101,8 +152,10 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
 
     model, processor = initial_model(arguments.init_from)
     clips = load_parts(arguments, accelerator)
+    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
+    unlabelled = check_labels(clips, arguments.label_columns([SUM, *branches]))
     mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
-    selected = prepare_model(stage, arguments, model, mos)
+    selected = prepare_model(stage, arguments, model, branches, mos)
     sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
 
     groups = parameter_groups(selected, arguments.weight_decay)
@@ -113,6 +166,7 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     average = AveragedModel(selected, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
     accelerator.register_for_checkpointing(*([schedule, average] if average else [schedule]))
 
+    terms = stage.terms(selected.config.branches)
     progress = resume(accelerator, arguments.output)
     if arguments.log_with:
         accelerator.init_trackers(stage.name)
@@ -131,21 +185,24 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
         validation_loader=loaders["validation"],
         optimizer=optimizer,
         schedule=schedule,
-        loss=DualLoss.of(model.config),
-        terms=stage.terms(selected.config.branches),
+        loss=DualLoss.of(model.config, incomplete=any(term in unlabelled for term in terms)),
+        terms=terms,
         negative_mos=mos.min().item() if arguments.negative_mos is None else arguments.negative_mos,
         progress=progress,
+        unlabelled=unlabelled,
         failed=FailedClips(accelerator, progress.failed, arguments.max_failed_clips),
     )
 
 
-def prepare_model(stage: Stage, arguments: StageArguments, model: AIGCVQAModel, mos: torch.Tensor) -> AIGCVQAModel:
+def prepare_model(
+    stage: Stage, arguments: StageArguments, model: AIGCVQAModel, branches: list[str], mos: Tensor
+) -> AIGCVQAModel:
     """The branches to train, as a model in training mode, see `select_branches`. Also updates the config of `model`.
 
     Args:
+        branches: names of the branches to train.
         mos: labels of the training clips (N,).
     """
-    branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
     describe_model(stage, arguments, model.config, branches, mos)
     selected = select_branches(model, branches)  # copies the config, so describe_model comes first
     unfix(selected, arguments.unfixed_ratio)
@@ -181,7 +238,7 @@ def make_loaders(
 
 
 def describe_model(
-    stage: Stage, arguments: StageArguments, config: AIGCVQAConfig, branches: list[str], mos: torch.Tensor
+    stage: Stage, arguments: StageArguments, config: AIGCVQAConfig, branches: list[str], mos: Tensor
 ) -> None:
     """Write the scale of the labels, the weights of the loss and this run into the model's config.
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor, load_model
 from modeling_aigcvqa.common.presets import default_processor, untrained_model
 
+MAX_SCALE = 20.0  # largest scale of a branch that `set_level` sets, in standard deviations of the labels
+
 
 def initial_model(init_from: str | None) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
     """The model, in float32, and the processor of a folder or Hub id; None gives an untrained full-size model."""
@@ -36,20 +38,39 @@ def select_branches(model: AIGCVQAModel, branches: list[str]) -> AIGCVQAModel:
     return selected
 
 
-def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> None:
+def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> str | None:
     """Give the quality score the mean and standard deviation of the labels, and every branch an equal part of the mean.
 
     The losses do not determine the mean of the scores, and eq. 7 bounds their spread only from below. All branches are
     scaled by the same factor, which keeps their weights in the sum.
 
+    The factor raises no scale above `MAX_SCALE` standard deviations of the labels. Stages start from one deviation, and
+    eq. 7 pulls the spread of the scores towards that of the labels, so that a larger factor means scores that hardly
+    differ: it would blow rounding and noise up to the spread of the labels.
+
     Args:
         scores: scores (N,) of "quality" and of each trained branch.
         mos: labels (N,) of the same clips.
+
+    Returns:
+        A message if the scores cannot have the deviation of the labels, otherwise None.
     """
-    spread = scores["quality"].std()
-    factor = (mos.std() / spread).item() if spread > 0 else 1.0
     parts = config.parts
-    for branch in parts.keys() & scores.keys():
+    trained = parts.keys() & scores.keys()
+    spread, deviation = scores["quality"].std().item(), mos.std().item()
+    if spread > 0 and deviation > 0:
+        largest = max(abs(parts[branch].score_scale) for branch in trained)
+        wanted = deviation / spread
+        factor = min(wanted, max(1.0, MAX_SCALE * deviation / largest))
+    else:  # equal scores or labels do not say how far apart the scores should be
+        wanted, factor = None, 1.0
+    for branch in trained:
         centre = scores[branch].mean().item()
         parts[branch].score_scale *= factor
         parts[branch].score_shift = factor * (parts[branch].score_shift - centre) + mos.mean().item() / len(parts)
+    if factor == wanted:
+        return None
+    return (
+        f"validation: the deviation of the quality scores is {spread:.3g}, that of the labels {deviation:.3g}; the "
+        f"scale of the scores is multiplied by {factor:.3g} only, and their deviation stays another than the labels'"
+    )

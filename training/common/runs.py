@@ -21,11 +21,13 @@ from modeling_aigcvqa.common.files import whole_file, whole_folder, write_json
 from modeling_aigcvqa.common.presets import save_model_folder
 
 from .arguments import SUM, StageArguments
-from .clips import load_clips, some_clips
+from .clips import load_splits, rows_of_part, some_clips
+from .labels import some
 from .models import set_level
 from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
+from .validation import chosen_terms, undefined
 
 BEST = "best"  # folder of the best model so far
 
@@ -70,7 +72,12 @@ def load_parts(arguments: StageArguments, accelerator: Accelerator) -> dict[str,
         ValueError: if a part has too few clips.
     """
     with accelerator.main_process_first():  # the other processes find the cache that the main process wrote
-        clips = {part: load_clips(arguments.data, arguments.split_file, part) for part in ("train", "validation")}
+        splits = load_splits(arguments.data)
+        clips = {
+            part: rows_of_part(splits, arguments.data, arguments.split_file, part) for part in ("train", "validation")
+        }
+    if arguments.split_file is None:  # a split file names the clips that are wanted, see `check_labels`
+        clips = {part: _with_mos(rows, part, accelerator) for part, rows in clips.items()}
     clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
     for part, needed in (("train", arguments.batch_size), ("validation", 3)):  # a correlation needs 3 clips
         if len(clips[part]) < needed:
@@ -79,6 +86,16 @@ def load_parts(arguments: StageArguments, accelerator: Accelerator) -> dict[str,
                 f"{needed}; choose another split or, for the train part, a lower batch_size."
             )
     return clips
+
+
+def _with_mos(rows: Dataset, part: str, accelerator: Accelerator) -> Dataset:
+    """The rows that have a MOS; says how many have none."""
+    mos = list(rows["mos"])
+    without = [name for name, value in zip(rows["id"], mos) if value is None]
+    if not without:
+        return rows
+    accelerator.print(f"left out: {len(without)} of {len(rows)} clips of the {part} part have no MOS: {some(without)}")
+    return rows.select([index for index, value in enumerate(mos) if value is not None])
 
 
 def make_schedule(optimizer: Optimizer, arguments: StageArguments, batches_per_epoch: int) -> LambdaLR:
@@ -111,6 +128,8 @@ def print_banner(run: TrainingRun) -> None:
         rows[f"{branch} trains"] = f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
     for encoder, (trained, total) in encoder_counts(run.selected).items():
         rows[f"{encoder} encoder"] = f"{trained / total:.1%} trains, {arguments.unfixed_ratio:.0%} asked for"
+    for score, number in run.unlabelled.items():
+        rows[f"{score} labels"] = f"none on {number} of {len(run.clips['train'])} clips"
     if progress.step:
         rows["resumes"] = f"after step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch})"
     for name, value in rows.items():
@@ -131,7 +150,9 @@ def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Ten
     if run.accelerator.is_main_process:
         state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
         config, model.config = model.config, copy.deepcopy(model.config)
-        set_level(model.config, scores, labels[SUM])
+        note = set_level(model.config, scores, labels[SUM])
+        if note:
+            run.accelerator.print(note)
         with whole_folder(Path(run.arguments.output) / BEST) as folder:
             save_model_folder(model, run.processor, folder, state_dict=state)
         model.config = config
@@ -152,9 +173,25 @@ def finish(run: TrainingRun) -> None:
         describe_run(output, epochs=progress.epoch, best_epoch=progress.best_epoch, seconds=seconds)
         record = {"stage": run.stage.name, "commit": commit_of_this_code(), "arguments": vars(run.arguments)}
         write_json(output / RECORD, record | {"seconds": seconds} | dataclasses.asdict(progress))
+        accelerator.print(summary(run))
     accelerator.wait_for_everyone()
     if run.arguments.log_with:
         accelerator.end_training()
+
+
+def summary(run: TrainingRun) -> str:
+    """The finished run in one line."""
+    progress = run.progress
+    row = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
+    if set(undefined(row)) & set(chosen_terms(run.terms)):
+        return (
+            f"finished: '{run.arguments.output}' holds epoch {progress.best_epoch}, chosen without a validation figure "
+            f"of {', '.join(undefined(row))} (undefined)"
+        )
+    return (
+        f"finished: '{run.arguments.output}' holds epoch {progress.best_epoch}, the best of {progress.epoch} with "
+        f"(SROCC + PLCC)/2 = {progress.best_score:.4f} on validation"
+    )
 
 
 def draw_curves(history: list[dict], path: Path) -> None:

@@ -61,6 +61,7 @@ class TrainingRun:
     negative_mos: float
     progress: Progress
     failed: FailedClips
+    unlabelled: dict[str, int]  # number of training clips without a label, for the scores of which some have none
 
     @property
     def last_step(self) -> int:

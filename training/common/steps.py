@@ -17,7 +17,7 @@ INPUTS = dict.fromkeys(name for names in BRANCH_INPUTS.values() for name in name
 
 def training_step(
     accelerator: Accelerator, model: nn.Module, batch: dict[str, Any], terms: list[str], loss: DualLoss, parts: int
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """Add the gradient of the loss on the global batch to the gradients of the parameters; returns the losses by score.
 
     With several micro-batches, a first pass without gradients computes the scores of the whole batch, and a second pass
@@ -28,9 +28,6 @@ def training_step(
         batch: this process's share of the batch, from the loader; `labels` have the shapes of the scores.
         terms: names of the scores whose losses are added up.
         parts: number of micro-batches.
-
-    Raises:
-        FloatingPointError: if a loss is not finite.
     """
     labels = {term: batch["labels"][term] for term in terms}
     micro_batches = split(batch, parts)
@@ -98,8 +95,7 @@ def with_negative_labels(batch: dict[str, Any], negative_mos: float) -> dict[str
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Move the inputs and the labels (as float32) of a batch to a device."""
     labels = {name: value.float() for name, value in batch["labels"].items()}
-    inputs = send_to_device(inputs_of(batch), device, non_blocking=True)
-    return batch | inputs | {"labels": send_to_device(labels, device)}
+    return batch | send_to_device(inputs_of(batch) | {"labels": labels}, device, non_blocking=True)
 
 
 class FailedClips:
@@ -107,18 +103,24 @@ class FailedClips:
 
     def __init__(self, accelerator: Accelerator, messages: list[str], limit: int):
         self.accelerator, self.messages, self.limit = accelerator, messages, limit
+        self.new: list[str] = []  # of this process, not yet gathered
 
     def add(self, messages: list[str]) -> None:
-        """Add the messages of this process and print the new ones. Every process must call this method.
+        """Add messages of this process; `gather` reports them."""
+        self.new.extend(messages)
+
+    def gather(self) -> None:
+        """Print the new messages of all processes. Every process must call this method.
 
         Raises:
             ValueError: if more clips failed than `limit`.
         """
-        count = torch.tensor([len(messages)], device=self.accelerator.device)
+        count = torch.tensor([len(self.new)], device=self.accelerator.device)
         if self.accelerator.gather(count).sum() == 0:
             return
-        new = [message for message in dict.fromkeys(gather_object(messages)) if message not in self.messages]
+        new = [message for message in dict.fromkeys(gather_object(self.new)) if message not in self.messages]
         self.messages.extend(new)
+        self.new = []
         for message in new:
             self.accelerator.print(f"cannot be read, another clip takes its place: {message}")
         if len(self.messages) > self.limit:

@@ -1,9 +1,7 @@
 """Validation: score the validation clips on all processes, compute the metrics, and choose the best epoch."""
 
 import math
-from pathlib import Path
 
-import evaluate
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -11,8 +9,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from training.vqa_correlation.correlations import CORRELATION_NAMES
+from training.vqa_correlation.reports import metrics_or_none
+
 from .arguments import SUM
 from .steps import score, to_device
+
+MIN_CLIPS = 3  # two points always correlate perfectly
+WORST = -1.0  # lowest main score that there is
+ROUNDING = 8 * torch.finfo(torch.float32).eps
 
 
 def validation_batches(num_clips: int, batch_size: int, rank: int, num_processes: int) -> list[list[tuple[int, int]]]:
@@ -47,19 +52,42 @@ def score_clips(
     return predicted, labels, gather_object(failed)
 
 
-def validation_metrics(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, float]:
-    """SROCC, PLCC, KROCC, RMSE and main score of every score, with keys such as `quality/srocc`."""
-    metric = evaluate.load(str(Path(__file__).parents[1] / "vqa_correlation"))
+def validation_metrics(scores: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, float | None]:
+    """SROCC, PLCC, KROCC, RMSE and main score of every score, with keys such as `quality/srocc`.
+
+    Clips without a label (NaN) do not count. The figures of a score are None, undefined, if it or its labels are
+    constant or if fewer than `MIN_CLIPS` clips have a label.
+    """
     results = {}
     for name in scores:
-        found = metric.compute(
-            predictions=scores[name].tolist(), references=labels[name].tolist(), num_bootstrap=0, logistic=False
-        )
-        results |= {f"{name}/{key}": found[key] for key in ("srocc", "plcc", "krocc", "rmse", "main_score")}
+        labelled = labels[name].isfinite()
+        values, mos = scores[name][labelled].double(), labels[name][labelled].double()
+        if len(values) and is_constant(values):
+            values = torch.full_like(values, values[0])
+        found = metrics_or_none(values.numpy(), mos.numpy(), MIN_CLIPS, logistic=False)
+        results |= {f"{name}/{key}": found[key] for key in CORRELATION_NAMES}
     return results
 
 
-def selection_score(metrics: dict[str, float], terms: list[str]) -> float:
-    """The value that the best epoch maximises: the main score of quality, or the mean over `terms` without quality."""
-    chosen = [SUM] if SUM in terms else terms
-    return sum(metrics[f"{name}/main_score"] for name in chosen) / len(chosen)
+def is_constant(scores: Tensor) -> bool:
+    """Whether scores (N,), computed in float32, differ by rounding only."""
+    return bool((scores.max() - scores.min()) <= ROUNDING * scores.abs().max())
+
+
+def selection_score(metrics: dict[str, float | None], terms: list[str]) -> float:
+    """The value that the best epoch maximises: the main score of quality, or the mean over `terms` without quality.
+
+    An undefined figure counts as `WORST`.
+    """
+    found = [metrics[f"{name}/main_score"] for name in chosen_terms(terms)]
+    return sum(WORST if value is None else value for value in found) / len(found)
+
+
+def chosen_terms(terms: list[str]) -> list[str]:
+    """The scores that decide which epoch is the best."""
+    return [SUM] if SUM in terms else terms
+
+
+def undefined(metrics: dict[str, float | None]) -> list[str]:
+    """The scores without figures in a row of the history."""
+    return [key.split("/")[0] for key, value in metrics.items() if key.endswith("/main_score") and value is None]

@@ -1,6 +1,7 @@
 """Tests of training/common: data, losses on the global batch, parameter groups, scale of the scores, arguments."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,8 +19,9 @@ from training import stage1, stage2, stage3
 from training.common.arguments import StageArguments, parse_arguments
 from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from training.common.clips import load_clips, some_clips
-from training.common.losses import DualLoss
-from training.common.models import select_branches, set_level
+from training.common.labels import check_labels
+from training.common.losses import DualLoss, fetch_losses, score_gradients
+from training.common.models import MAX_SCALE, select_branches, set_level
 from training.common.parameters import (
     encoder_counts,
     encoders,
@@ -31,7 +33,7 @@ from training.common.parameters import (
 )
 from training.common.runs import make_accelerator
 from training.common.steps import score, training_step, with_negative_labels
-from training.common.validation import score_clips, validation_batches
+from training.common.validation import score_clips, selection_score, validation_batches, validation_metrics
 
 INPUTS = AIGCVQAConfig().inputs
 
@@ -228,7 +230,9 @@ def batch(data, processor):
 def gradients(accelerator, model, batch, terms, parts) -> tuple[dict, dict]:
     model.zero_grad()
     losses = training_step(accelerator, model.train(), batch, terms, DualLoss(1.0, 0.5, 10.0), parts)
-    return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return fetch_losses([losses])[0], {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+    }
 
 
 def test_the_gradient_is_the_gradient_of_the_losses(accelerator, model, batch):
@@ -250,6 +254,63 @@ def test_accumulation_does_not_change_the_loss(accelerator, model, batch, parts)
     assert losses == pytest.approx(whole_losses, abs=1e-5)
     for name, value in whole.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+SCORES, LABELS = [3.0, 5.0, 1.0, 4.0, 2.0, 9.0], [10.0, math.nan, 20.0, 30.0, math.nan, 60.0]
+
+
+def test_clips_without_a_label_do_not_count(accelerator):
+    scores, labels = {"technical": torch.tensor(SCORES)}, {"technical": torch.tensor(LABELS)}
+    losses, gradient = score_gradients(accelerator, scores, labels, DualLoss(1.0, 0.5, 10.0, incomplete=True))
+    known = labels["technical"].isfinite()
+    few = {"technical": scores["technical"][known]}
+    wanted, few_gradient = score_gradients(
+        accelerator, few, {"technical": labels["technical"][known]}, DualLoss(1.0, 0.5, 10.0)
+    )
+    assert losses["technical"] == wanted["technical"] > 0
+    assert torch.equal(gradient["technical"][known], few_gradient["technical"])
+    assert not gradient["technical"][~known].any()
+
+
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_a_batch_with_fewer_than_two_labels_has_no_loss(accelerator, labelled):
+    labels = torch.tensor([[50.0, 1.0]] * labelled + [[math.nan, math.nan]] * (4 - labelled))  # with wrong prompts
+    losses, gradient = score_gradients(
+        accelerator, {"alignment": torch.randn(4, 2)}, {"alignment": labels}, DualLoss(1.0, 1.0, 10.0, incomplete=True)
+    )
+    assert losses["alignment"] == 0 and not gradient["alignment"].any()
+
+
+def with_column(clips, **columns):
+    for name, values in columns.items():
+        clips = clips.remove_columns(name).add_column(name, values)
+    return clips
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_mos_that_no_loss_can_use_is_named(data, wrong, part):
+    clips = {name: load_clips(*map(str, data), name) for name in ("train", "validation")}
+    clips[part] = with_column(clips[part], mos=[wrong, *clips[part]["mos"][1:]])
+    with pytest.raises(ValueError, match=rf"'mos' of the {part} part: 1 .*{clips[part]['id'][0]}"):
+        check_labels(clips, {"quality": "mos", "technical": "technical_mos"})
+
+
+def test_labels_of_a_branch_may_be_empty_but_not_wrong(data):
+    clips = {name: load_clips(*map(str, data), name) for name in ("train", "validation")}
+    columns = {"quality": "mos", "technical": "technical_mos"}
+    assert check_labels(clips, columns) == {}
+    own = clips["train"]
+    clips["train"] = with_column(own, technical_mos=[None] * 10 + [1.0, 2.0])
+    assert check_labels(clips, columns) == {"technical": 10}
+    clips["train"] = with_column(own, technical_mos=[None] * 11 + [1.0])
+    with pytest.raises(ValueError, match="labels of technical: 1 of 12 training clips"):
+        check_labels(clips, columns)
+    clips["train"] = with_column(own, technical_mos=[math.nan] * 6 + [1.0] * 6)
+    with pytest.raises(ValueError, match=rf"6 labels .*{own['id'][0]} \(nan\).*, \.\.\."):
+        check_labels(clips, columns)
+    with pytest.raises(ValueError, match=r"no column \['stars'\]"):
+        check_labels(clips, {"quality": "stars"})
 
 
 def test_both_passes_of_an_accumulated_step_use_the_same_dropout(accelerator, batch, monkeypatch):
@@ -412,6 +473,39 @@ def test_the_level_matches_mean_and_standard_deviation(batch):
     assert scores["quality"].mean().item() == pytest.approx(50, abs=0.01)
     assert scores["quality"].std().item() == pytest.approx(mos.std().item(), rel=1e-3)
     assert scores["aesthetic"].mean().item() == pytest.approx(50 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3, 1.0, 20.0])
+def test_the_level_of_weak_scores_is_bounded(spread):
+    config, mos = AIGCVQAConfig(), torch.linspace(20, 80, 8)
+    config.rescale(mos.mean().item(), mos.std().item())
+    scale = config.technical_config.score_scale
+    scores = 50 + spread * torch.linspace(-1, 1, 8)
+    note = set_level(config, {"quality": scores, "technical": scores}, mos)
+    factor = config.technical_config.score_scale / scale
+    wanted = mos.std().item() / scores.std().item() if scores.std() else 1.0
+    assert factor == pytest.approx(min(wanted, MAX_SCALE), rel=1e-3)
+    assert (note is None) == (spread >= 1)
+    for _ in range(2):  # later stages multiply no further
+        set_level(config, {"quality": scores, "technical": scores}, mos)
+    assert config.technical_config.score_scale <= MAX_SCALE * mos.std() * 1.001
+    set_level(config, {"quality": scores, "technical": scores}, torch.full((8,), 50.0))
+    assert config.technical_config.score_scale > 0, "equal labels give no scale"
+
+
+def test_figures_of_constant_scores_are_undefined_and_the_worst():
+    mos = torch.tensor([1.0, 2.0, 3.0, math.nan, 5.0])
+    scores = {"quality": torch.tensor([2.0, 1.0, 3.0, 9.0, 4.0]), "technical": torch.full((5,), 7.0)}
+    scores["aesthetic"] = scores["technical"] + 1e-6 * torch.arange(5)  # rounding
+    metrics = validation_metrics(scores, dict.fromkeys(scores, mos))
+    assert metrics["quality/srocc"] == pytest.approx(0.8)
+    assert {metrics[f"{name}/{key}"] for name in ("technical", "aesthetic") for key in ("srocc", "rmse")} == {None}
+    assert selection_score(metrics, ["quality", "technical"]) == metrics["quality/main_score"]
+    assert selection_score(metrics, ["technical"]) == -1
+    assert selection_score(metrics | {"aesthetic/main_score": 0.5}, ["technical", "aesthetic"]) == -0.25
+    constant = validation_metrics({"quality": torch.rand(4)}, {"quality": torch.full((4,), 50.0)})
+    assert set(constant.values()) == {None}
+    assert set(validation_metrics({"quality": torch.rand(2)}, {"quality": torch.rand(2)}).values()) == {None}
 
 
 # --- arguments ---------------------------------------------------------------------------------------------------

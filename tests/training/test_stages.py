@@ -1,5 +1,6 @@
 """Tests of the three stages: their output, and that interruptions and the number of processes do not change it."""
 
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_aigcvqa.common import files
 from modeling_aigcvqa.loading import load_model
 from tests.conftest import REPOSITORY
 from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder
@@ -145,6 +147,52 @@ def test_an_incomplete_checkpoint_is_ignored(data, start, tmp_path, monkeypatch)
     assert checkpoints.find_checkpoints(str(tmp_path / "run")) == []
     finished = run("stage1", data, start, tmp_path / "run", epochs=1)
     assert len(checkpoints.find_checkpoints(str(finished))) == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_run_validates_is_saved_and_resumes(data, start, tmp_path, monkeypatch):
+    changes = {"epochs": 2, "branches": "technical", "checkpoint_steps": 2}
+    whole = run("stage1", data, start, tmp_path / "plain", **changes)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stop_after(3))
+        with pytest.raises(Interrupted):
+            run("stage1", data, start, tmp_path / "compiled", **changes)
+    compiled = run("stage1", data, start, tmp_path / "compiled", **changes)
+    assert weights(whole).keys() == weights(compiled).keys()
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(compiled)[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_two_runs_in_one_folder_are_told_apart(data, start, tmp_path, capsys):
+    arguments = parse_arguments(STAGES["stage1"].build_parser(), options(data, start, tmp_path / "run", max_steps=1))
+    first = loop.set_up(STAGES["stage1"].STAGE, arguments)
+    with pytest.raises(ValueError, match=f"is used by process {os.getpid()} on "):
+        run("stage1", data, start, tmp_path / "run", max_steps=1)
+    first.lock.close()
+    assert (run("stage1", data, start, tmp_path / "run", max_steps=1) / "training.json").exists()
+
+
+def test_a_kill_while_the_best_model_is_replaced_loses_nothing(data, start, tmp_path, monkeypatch):
+    """The next epochs may bring no better one."""
+    rename = os.rename
+    replaced = []
+
+    def kill(source, target):
+        if str(target).endswith("best") and replaced:
+            raise Interrupted
+        rename(source, target)
+        replaced.extend([target] if str(target).endswith("best") else [])
+
+    rising = itertools.count()
+    monkeypatch.setattr("training.common.loop.selection_score", lambda row, terms: next(rising))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "rename", kill)
+        with pytest.raises(Interrupted):
+            run("stage1", data, start, tmp_path / "run", epochs=3)
+    assert not (tmp_path / "run" / "best").exists(), "the old one is set aside"
+    monkeypatch.setattr("training.common.loop.selection_score", lambda row, terms: -1.0)
+    assert "technical_head.fc_last.weight" in weights(run("stage1", data, start, tmp_path / "run", epochs=3))
 
 
 def test_old_checkpoints_are_deleted(data, start, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -12,16 +13,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
+from modeling_aigcvqa.common.files import recover_folder
 
 from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
 from .checkpoints import resume, save_checkpoint, start
 from .labels import check_labels
+from .locks import lock_run
 from .losses import DualLoss, fetch_losses
 from .models import initial_model, select_branches
 from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
-from .runs import finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
+from .runs import BEST, finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
 from .validation import (
@@ -38,13 +41,17 @@ from .validation import (
 def train(stage: Stage, arguments: StageArguments) -> None:
     """Run a stage to its end, starting from its last checkpoint if there is one."""
     run = set_up(stage, arguments)
-    print_banner(run)
-    while run.progress.step < run.last_step:
-        row = train_epoch(run)
-        if run.progress.epoch % run.arguments.eval_epochs == 0 or run.progress.step == run.last_step:
-            validate(run, row)
-        save_checkpoint(run.accelerator, run.arguments.output, run.progress, run.arguments.checkpoints_kept)
-    finish(run)
+    try:
+        print_banner(run)
+        while run.progress.step < run.last_step:
+            row = train_epoch(run)
+            if run.progress.epoch % run.arguments.eval_epochs == 0 or run.progress.step == run.last_step:
+                validate(run, row)
+            save_checkpoint(run.accelerator, run.arguments.output, run.progress, run.arguments.checkpoints_kept)
+        finish(run)
+    finally:
+        if run.lock:
+            run.lock.close()
 
 
 def train_epoch(run: TrainingRun) -> dict:
@@ -149,6 +156,9 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
         arguments = dataclasses.replace(arguments, unfixed_ratio=stage.unfixed_ratio)
     accelerator = make_accelerator(arguments)
     start(accelerator, stage.name, arguments)
+    lock = lock_run(arguments.output) if accelerator.is_main_process else None
+    if accelerator.is_main_process:
+        recover_folder(Path(arguments.output) / BEST)
 
     model, processor = initial_model(arguments.init_from)
     clips = load_parts(arguments, accelerator)
@@ -190,6 +200,7 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
         negative_mos=mos.min().item() if arguments.negative_mos is None else arguments.negative_mos,
         progress=progress,
         unlabelled=unlabelled,
+        lock=lock,
         failed=FailedClips(accelerator, progress.failed, arguments.max_failed_clips),
     )
 

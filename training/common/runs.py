@@ -23,6 +23,7 @@ from modeling_aigcvqa.common.presets import save_model_folder
 from .arguments import SUM, StageArguments
 from .clips import load_splits, rows_of_part, some_clips
 from .labels import some
+from .locks import LOCK
 from .models import set_level
 from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
@@ -148,7 +149,9 @@ def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Ten
     average, model = run.average, run.model
     state = average.module.state_dict() if average else run.accelerator.get_state_dict(run.trained)
     if run.accelerator.is_main_process:
-        state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
+        # torch.compile puts its own name before the names of parameters.
+        trained = {name.replace("_orig_mod.", ""): value.detach().cpu() for name, value in state.items()}
+        state = model.state_dict() | trained
         config, model.config = model.config, copy.deepcopy(model.config)
         note = set_level(model.config, scores, labels[SUM])
         if note:
@@ -164,6 +167,8 @@ def finish(run: TrainingRun) -> None:
     accelerator, progress, output = run.accelerator, run.progress, Path(run.arguments.output)
     if accelerator.is_main_process:
         best = output / BEST
+        if not best.exists() and not (output / "config.json").exists():
+            raise ValueError(f"--output '{output}' has lost the model of its best epoch; train it again.")
         if best.exists():
             for file in best.iterdir():
                 os.replace(file, output / file.name)
@@ -172,6 +177,7 @@ def finish(run: TrainingRun) -> None:
         seconds = sum(row["seconds"] for row in progress.history)
         describe_run(output, epochs=progress.epoch, best_epoch=progress.best_epoch, seconds=seconds)
         record = {"stage": run.stage.name, "commit": commit_of_this_code(), "arguments": vars(run.arguments)}
+        (output / LOCK).unlink(missing_ok=True)
         write_json(output / RECORD, record | {"seconds": seconds} | dataclasses.asdict(progress))
         accelerator.print(summary(run))
     accelerator.wait_for_everyone()

@@ -1,0 +1,38 @@
+"""A lock on the folder of a run: two runs in one folder would overwrite each other's checkpoints."""
+
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows, which has no such locks
+    fcntl = None
+
+LOCK = ".lock"
+
+
+def lock_run(output: str | Path) -> IO[str] | None:
+    """Hold the folder of a run for as long as the result is open and this process lives.
+
+    Raises:
+        ValueError: if another run holds it; names its process and machine.
+    """
+    if fcntl is None:
+        return None
+    Path(output).mkdir(parents=True, exist_ok=True)
+    file = (Path(output) / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise ValueError(f"--output '{output}' is used by {owner}; wait for it, or name another folder.") from error
+    except OSError:  # a file system without locks
+        return file
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file

@@ -2,11 +2,29 @@
 
 from typing import Any, Literal
 
-from huggingface_hub.dataclasses import as_validated_field, strict
+from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
+from .config_fields_aigcvqa import (
+    Sizes,
+    check_length,
+    check_names,
+    finite,
+    layer_count,
+    layer_counts,
+    not_negative,
+    odd_sizes,
+    positive,
+    rate,
+    size,
+    size_list,
+    sizes_3d,
+    window,
+)
 from .names_aigcvqa import BRANCHES
 from .provenance_aigcvqa import Provenance
+from .saved_files_aigcvqa import clear_errors
 
 # The model inputs that each branch needs. The processor returns all of them.
 BRANCH_INPUTS = {
@@ -14,51 +32,6 @@ BRANCH_INPUTS = {
     "aesthetic": ("pixel_values_resized",),
     "alignment": ("pixel_values_resized", "input_ids", "attention_mask"),
 }
-
-Sizes = list[int] | tuple[int, ...]
-
-
-@as_validated_field
-def positive(value: float | None):
-    if value is not None and not value > 0:
-        raise ValueError(f"expected a number above 0 (got {value}).")
-
-
-@as_validated_field
-def not_negative(value: float):
-    if not value >= 0:
-        raise ValueError(f"expected a number of at least 0 (got {value}).")
-
-
-@as_validated_field
-def rate(value: float):
-    if not 0 <= value < 1:
-        raise ValueError(f"expected a rate in [0, 1) (got {value}).")
-
-
-@as_validated_field
-def positive_sizes(values: Sizes):
-    if not values or min(values) < 1:
-        raise ValueError(f"expected positive integers, at least one (got {values}).")
-
-
-@as_validated_field
-def odd_sizes(values: Sizes):
-    if not values or any(value < 1 or value % 2 == 0 for value in values):
-        raise ValueError(f"expected odd positive integers, so that a convolution keeps the size (got {values}).")
-
-
-@as_validated_field
-def sizes_3d(values: Sizes):
-    if len(values) != 3 or min(values) < 1:
-        raise ValueError(f"expected 3 positive integers, for time, height and width (got {values}).")
-
-
-def check_length(config: PreTrainedConfig, field: str, like: str) -> None:
-    """Raise ValueError unless the lists in `field` and in `like` have the same length."""
-    values, length = getattr(config, field), len(getattr(config, like))
-    if len(values) != length:
-        raise ValueError(f"{field}={values}: expected {length} values, as many as in `{like}`.")
 
 
 @strict
@@ -73,17 +46,17 @@ class AIGCVQATechnicalConfig(PreTrainedConfig):
     base_config_key = "technical_config"
 
     patch_size: Sizes = sizes_3d(default=(2, 4, 4))
-    embed_dim: int = positive(default=96)
-    depths: Sizes = positive_sizes(default=(2, 2, 6, 2))
-    num_heads: Sizes = positive_sizes(default=(3, 6, 12, 24))
-    window_size: Sizes = sizes_3d(default=(8, 7, 7))
+    embed_dim: int = size(default=96)
+    depths: Sizes = layer_counts(default=(2, 2, 6, 2))
+    num_heads: Sizes = size_list(default=(3, 6, 12, 24))
+    window_size: Sizes = window(default=(8, 7, 7))
     fragment_bias: list[bool] | tuple[bool, ...] = (True, True, True, False)
     mlp_ratio: float | int = positive(default=4.0)
     drop_path_rate: float | int = rate(default=0.1)
-    head_hidden_size: int = positive(default=64)
+    head_hidden_size: int = size(default=64)
     head_dropout: float | int = rate(default=0.5)
-    score_scale: float | int = 1.0
-    score_shift: float | int = 0.0
+    score_scale: float | int = finite(default=1.0)
+    score_shift: float | int = finite(default=0.0)
 
     def validate_architecture(self):
         """`@strict` calls every `validate_*` method once all fields are set."""
@@ -108,15 +81,15 @@ class AIGCVQAAestheticConfig(PreTrainedConfig):
     base_config_key = "aesthetic_config"
 
     patch_size: Sizes = sizes_3d(default=(2, 4, 4))
-    depths: Sizes = positive_sizes(default=(3, 3, 9, 3))
-    hidden_sizes: Sizes = positive_sizes(default=(96, 192, 384, 768))
+    depths: Sizes = layer_counts(default=(3, 3, 9, 3))
+    hidden_sizes: Sizes = size_list(default=(96, 192, 384, 768))
     temporal_kernel_sizes: Sizes = odd_sizes(default=(1, 3, 1))
     layer_scale_init_value: float = positive(default=1e-6)
     drop_path_rate: float | int = rate(default=0.0)
-    head_hidden_size: int = positive(default=64)
+    head_hidden_size: int = size(default=64)
     head_dropout: float | int = rate(default=0.5)
-    score_scale: float | int = 1.0
-    score_shift: float | int = 0.0
+    score_scale: float | int = finite(default=1.0)
+    score_shift: float | int = finite(default=0.0)
 
     def validate_architecture(self):
         check_length(self, "hidden_sizes", "depths")
@@ -133,30 +106,30 @@ class AIGCVQAAlignmentConfig(PreTrainedConfig):
     model_type = "aigcvqa_alignment"
     base_config_key = "alignment_config"
 
-    image_size: int = positive(default=224)
-    patch_size: int = positive(default=16)
-    vision_hidden_size: int = positive(default=1024)
-    vision_num_hidden_layers: int = positive(default=24)
-    vision_num_attention_heads: int = positive(default=16)
+    image_size: int = size(default=224)
+    patch_size: int = size(default=16)
+    vision_hidden_size: int = size(default=1024)
+    vision_num_hidden_layers: int = layer_count(default=24)
+    vision_num_attention_heads: int = size(default=16)
     vision_mlp_ratio: float | int = positive(default=4.0)
     vision_layer_norm_eps: float = positive(default=1e-6)
     vision_drop_path_rate: float | int = rate(default=0.0)
-    vocab_size: int = positive(default=30524)
-    text_hidden_size: int = positive(default=768)
-    text_num_hidden_layers: int = positive(default=12)
-    text_num_attention_heads: int = positive(default=12)
-    text_intermediate_size: int = positive(default=3072)
+    vocab_size: int = size(default=30524)
+    text_hidden_size: int = size(default=768)
+    text_num_hidden_layers: int = layer_count(default=12)
+    text_num_attention_heads: int = size(default=12)
+    text_intermediate_size: int = size(default=3072)
     text_dropout: float | int = rate(default=0.0)
-    max_position_embeddings: int = positive(default=512)
+    max_position_embeddings: int = size(default=512)
     pad_token_id: int = 0
     adapter: Literal["st_adapter"] | None = "st_adapter"
-    adapter_hidden_size: int = positive(default=384)
+    adapter_hidden_size: int = size(default=384)
     adapter_kernel_size: Sizes = odd_sizes(default=(3, 3, 3))
     adapter_activation: str = "gelu"
-    head_hidden_sizes: Sizes = positive_sizes(default=(1024, 128, 64, 16))
+    head_hidden_sizes: Sizes = size_list(default=(1024, 128, 64, 16))
     head_dropouts: list[float] | tuple[float, ...] = (0.2, 0.2, 0.1, 0.0)
-    score_scale: float | int = 1.0
-    score_shift: float | int = 0.0
+    score_scale: float | int = finite(default=1.0)
+    score_shift: float | int = finite(default=0.0)
 
     def validate_architecture(self):
         check_length(self, "head_dropouts", "head_hidden_sizes")
@@ -172,6 +145,10 @@ class AIGCVQAAlignmentConfig(PreTrainedConfig):
             raise ValueError(f"adapter_kernel_size={self.adapter_kernel_size}: expected time, height and width.")
         if any(not 0 <= dropout < 1 for dropout in self.head_dropouts):
             raise ValueError(f"head_dropouts={self.head_dropouts}: expected rates in [0, 1).")
+        if self.adapter_activation not in ACT2FN:
+            raise ValueError(f"adapter_activation={self.adapter_activation!r}: expected one of {sorted(ACT2FN)}.")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id={self.pad_token_id}: expected one of the {self.vocab_size} tokens.")
 
 
 SUB_CONFIGS = {
@@ -179,13 +156,31 @@ SUB_CONFIGS = {
     "aesthetic_config": AIGCVQAAestheticConfig,
     "alignment_config": AIGCVQAAlignmentConfig,
 }
-CUSTOM_PIPELINES = {
-    "video-quality-assessment": {
-        "impl": "pipeline_aigcvqa.AIGCVQAPipeline",
-        "pt": ["AutoModel"],
-        "type": "multimodal",
-    }
-}
+TASK = "video-quality-assessment"
+HUB_TASK = "video-classification"  # the `pipeline_tag` of the model card: the Hub has none for quality, and prints this
+TASK_ENTRY = {"impl": "pipeline_aigcvqa.AIGCVQAPipeline", "pt": ["AutoModel"], "type": "multimodal"}
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+class Tasks(dict):
+    """`custom_pipelines`: one task, which `pipeline(model=...)` takes without a name, with the Hub's name as an alias.
+
+    With two entries `pipeline` would ask which task is meant.
+    """
+
+    def __init__(self):
+        super().__init__({TASK: dict(TASK_ENTRY)})
+
+    def __contains__(self, task: Any) -> bool:
+        return task == HUB_TASK or super().__contains__(task)
+
+    def __missing__(self, task: str) -> dict:
+        if task != HUB_TASK:
+            raise KeyError(task)
+        return self[TASK]
+
+    def __reduce__(self) -> tuple:
+        return Tasks, ()
 
 
 @strict
@@ -213,11 +208,11 @@ class AIGCVQAConfig(PreTrainedConfig):
     technical_config: dict | PreTrainedConfig | None = None
     aesthetic_config: dict | PreTrainedConfig | None = None
     alignment_config: dict | PreTrainedConfig | None = None
-    alignment_num_frames: int | None = positive(default=None)
+    alignment_num_frames: int | None = size(default=None)
     plcc_loss_weight: float | int = not_negative(default=1.0)
     rank_loss_weight: float | int = not_negative(default=1.0)
     initializer_range: float = positive(default=0.02)
-    mos_mean: float | int = 0.0
+    mos_mean: float | int = finite(default=0.0)
     mos_std: float | int = positive(default=1.0)
     provenance: dict | None = None
 
@@ -231,12 +226,34 @@ class AIGCVQAConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is None or isinstance(value, dict):
                 setattr(self, name, _build(config_class, name, value or {}))
+        check_names(type(self), kwargs, "the config")
         # Saved in config.json, where `pipeline` looks for the code of its task.
-        kwargs.setdefault("custom_pipelines", CUSTOM_PIPELINES)
-        super().__post_init__(**kwargs)
+        super().__post_init__(**{**kwargs, "custom_pipelines": Tasks()})
         if not self.branches or not set(self.branches) <= set(BRANCHES):
             raise ValueError(f"branches={self.branches}: expected a non-empty subset of {list(BRANCHES)}.")
         self.branches = [branch for branch in BRANCHES if branch in self.branches]
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> "AIGCVQAConfig":
+        """As in the base class, but whatever is wrong with config.json is one clear error.
+
+        Raises:
+            SavedFileError: for a field with a wrong name, type or value; names the field.
+        """
+        folder = kwargs.get("name_or_path")  # AutoConfig passes it
+        problem = f"config.json{f' of {str(folder)!r}' if folder else ''} cannot be used"
+        with clear_errors(problem, "correct it, or save the model again."):
+            if not isinstance(config_dict, dict):
+                raise ValueError(f"expected an object (got {type(config_dict).__name__})")
+            for values in (config_dict, *(config_dict.get(name) or {} for name in SUB_CONFIGS)):
+                dtype = values.get("dtype") if isinstance(values, dict) else None
+                if isinstance(dtype, str) and dtype not in DTYPES:
+                    raise ValueError(f"dtype={dtype!r}: expected one of {list(DTYPES)}")
+            return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        return output | {"custom_pipelines": {TASK: dict(TASK_ENTRY), HUB_TASK: dict(TASK_ENTRY)}}
 
     def get_provenance(self) -> Provenance:
         """Where the weights come from."""
@@ -249,6 +266,14 @@ class AIGCVQAConfig(PreTrainedConfig):
     def parts(self) -> dict[str, PreTrainedConfig]:
         """The sub-config of every branch that is built."""
         return {branch: getattr(self, f"{branch}_config") for branch in self.branches}
+
+    @property
+    def quality_of(self) -> str | None:
+        """The branches whose scores quality is the sum of, if some are not built: "technical", "technical + aesthetic".
+
+        None if all are built.
+        """
+        return " + ".join(self.branches) if len(self.branches) < len(BRANCHES) else None
 
     @property
     def inputs(self) -> list[str]:
@@ -269,15 +294,18 @@ class AIGCVQAConfig(PreTrainedConfig):
 
     @property
     def weights_note(self) -> str | None:
-        """What users must know about the weights and the scale when they read the scores; None for nothing."""
+        """What users must know about the weights, parts and scale when they read the scores; None for nothing."""
         provenance = self.get_provenance()
-        scale = None
+        scale = parts = None
+        if self.quality_of:
+            left_out = " and ".join(branch for branch in BRANCHES if branch not in self.branches)
+            parts = f"Quality is {self.quality_of} alone, without {left_out}."
         if any(run.labels for run in provenance.runs):
             scale = (
                 f"Quality is on the scale of the training labels, whose mean is {self.mos_mean:.4g} and deviation "
                 f"{self.mos_std:.4g}."
             )
-        return " ".join(filter(None, (provenance.note(self.branches), scale))) or None
+        return " ".join(filter(None, (provenance.note(self.branches), parts, scale))) or None
 
     @classmethod
     def small(cls, **overrides: Any) -> "AIGCVQAConfig":
@@ -329,12 +357,8 @@ class AIGCVQAConfig(PreTrainedConfig):
 
 
 def _build(config_class: type, name: str, values: dict) -> PreTrainedConfig:
-    """`config_class(**values)`. An unknown field is an error, because a mistyped field must not be ignored."""
-    default = config_class()
-    unknown = sorted(key for key in values if not hasattr(default, key))
-    if unknown:
-        known = sorted(config_class.__annotations__)
-        raise ValueError(f"{name} has no field {unknown}; {config_class.__name__} knows {known}.")
+    """`config_class(**values)`, without fields that it does not know."""
+    check_names(config_class, values, name)
     return config_class(**values)
 
 

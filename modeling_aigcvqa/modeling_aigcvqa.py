@@ -2,6 +2,8 @@
 
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -22,6 +24,7 @@ from .loss_aigcvqa import quality_loss
 # relatively, also if the model itself was loaded from such a copy.
 from .pipeline_aigcvqa import AIGCVQAPipeline  # noqa: F401
 from .protocols_aigcvqa import sample_frame_indices
+from .saved_files_aigcvqa import check_weights, clear_errors, stored_dtypes
 
 
 @dataclass
@@ -85,6 +88,29 @@ class AIGCVQAPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["SwinTransformerBlock3D", "ConvNeXtBlock3D", "VisionBlock", "BlipTextLayer", "STAdapter"]
     _keep_in_fp32_modules_strict = ["technical_head", "aesthetic_head", "alignment_head"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None, *args: Any, **kwargs: Any) -> Any:
+        """As in the base class, but weights that are not those of the model are refused, and pickles are not read.
+
+        Raises:
+            SavedFileError: for damaged files, wrong fields in config.json, tensors that are missing, unknown, NaN,
+                infinite or of another shape; names the folder and the tensor or field. With
+                `ignore_mismatched_sizes=True`, tensors may be missing or have another shape.
+        """
+        name = pretrained_model_name_or_path
+        with_info, lenient = (kwargs.pop(key, False) for key in ("output_loading_info", "ignore_mismatched_sizes"))
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True
+        folder = Path(name or "", kwargs.get("subfolder") or "")
+        dtypes = stored_dtypes(folder) if name and folder.is_dir() and kwargs["use_safetensors"] else {}
+        with clear_errors(f"the model '{name}' cannot be loaded"):
+            model, info = super().from_pretrained(
+                name, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+        found = {**info, "missing_keys": set(), "mismatched_keys": set()} if lenient else info
+        check_weights(model, found, dtypes, str(name))
+        return (model, info) if with_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
         """Truncated normal weights with the standard deviation `init_std` of the module or that of the config.

@@ -1,6 +1,7 @@
 """The pipeline "video-quality-assessment": scores videos with their prompts."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,11 @@ from transformers import Pipeline
 from .frames_aigcvqa import VideoReadError, time_limit
 from .limits_aigcvqa import ClipLimits, checked_clip
 from .names_aigcvqa import ON_ERROR, SCORES, shortened
+from .saved_files_aigcvqa import check_fit
 from .video_reading_aigcvqa import video_name
 from .workers_aigcvqa import WorkerDied, results_in_order
 
+TEXTS = ("name", "warning")  # what a prepared clip holds besides the model inputs
 VIEW = "pixel_values_"  # prefix of the model inputs that are views of the video
 
 
@@ -23,15 +26,16 @@ class AIGCVQAPipeline(Pipeline):
 
     Call it with one item `{"video": ..., "prompt": ...}` or with a list, generator or dataset of items; other keys are
     ignored. It returns one dict of floats per item, with `quality_score` and the scores of the branches that the model
-    has: `technical_score`, `aesthetic_score`, `alignment_score`. Higher is better. With `on_damage="warn"`, the result
-    of a damaged clip also has a `warning`.
+    has: `technical_score`, `aesthetic_score`, `alignment_score`. Higher is better. Without all three branches,
+    `quality_of` names those whose sum is the quality score ("technical + aesthetic"). With `on_damage="warn"`, the
+    result of a damaged clip also has a `warning`.
 
     The options may be given to a call or to `pipeline(...)`.
 
     Args:
         batch_size, num_workers: as in every pipeline.
-        on_error: "raise" (default), or "return" to return `{"error": message}` for an item that cannot be read. The
-            other items of the batch are scored.
+        on_error: "raise" (default), or "return" to return `{"error": message}` for an item that cannot be read or has
+            a score that is not finite. The other items of the batch are scored.
         limits: fields of `ClipLimits`, for clips from strangers. Videos must then be bytes or addresses on listed
             hosts, paths are refused, and a clip above a limit is refused before it is decoded.
         num_frames, fragment_sampling, seed, on_damage, max_length, ...: options of the processor.
@@ -42,6 +46,10 @@ class AIGCVQAPipeline(Pipeline):
     _load_image_processor = False
     _load_video_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        check_fit(self.model.config, self.processor, self.model.name_or_path)
 
     def _sanitize_parameters(
         self, on_error: str | None = None, limits: dict[str, Any] | None = None, **processor_options: Any
@@ -82,7 +90,7 @@ class AIGCVQAPipeline(Pipeline):
             batches = map(_pinned, batches)
             batches = _one_ahead(batches) if num_workers else batches
         for batch in batches:
-            yield from self.postprocess(self.forward(batch))
+            yield from self.postprocess(self.forward(batch), preprocess.get("on_error", "raise"))
 
     def preprocess(
         self,
@@ -105,7 +113,7 @@ class AIGCVQAPipeline(Pipeline):
                 video = item["video"] if limits is None else checked_clip(item["video"], limits)
                 inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
             warning = inputs.pop("video_metadata")[0].warning
-            return inputs | ({"warning": warning} if warning else {})
+            return inputs | {"name": video_name(item["video"])} | ({"warning": warning} if warning else {})
         except (ValueError, TypeError, OSError) as error:
             if on_error == "raise":
                 raise
@@ -134,11 +142,26 @@ class AIGCVQAPipeline(Pipeline):
             outputs = self.model(**_collate([batch[index] for index in indices]))
             for row, index in enumerate(indices):
                 scores = {name: outputs[name][row] for name in SCORES if outputs.get(name) is not None}
-                results[index] = scores | {name: batch[index][name] for name in ("warning",) if name in batch[index]}
+                results[index] = scores | {name: batch[index][name] for name in TEXTS if name in batch[index]}
         return results
 
-    def postprocess(self, results: list[dict]) -> list[dict]:
-        return [{k: v if isinstance(v, str) else float(v) for k, v in result.items()} for result in results]
+    def postprocess(self, results: list[dict], on_error: str = "raise") -> list[dict]:
+        """The scores as floats. A score that is not finite becomes the error of its clip."""
+        quality_of = self.model.config.quality_of
+        finished = []
+        for result in results:
+            scores = {name: float(result[name]) for name in SCORES if name in result}
+            try:
+                check_scores(scores, result.get("name", ""))
+            except ValueError as error:
+                if on_error == "raise":
+                    raise
+                finished.append({"error": str(error)})
+                continue
+            if scores and quality_of:
+                scores["quality_of"] = quality_of
+            finished.append(scores | {name: result[name] for name in ("warning", "error") if name in result})
+        return finished
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Save model, processor and code. The base class saves neither the processor nor code loaded from a folder."""
@@ -162,6 +185,13 @@ class _Prepares:
         if self.options.get("on_error") != "return":
             raise VideoReadError(message) from error
         return {"error": message}
+
+
+def check_scores(scores: dict[str, float], clip: str) -> None:
+    """Raise ValueError, which names the clip, if a score is NaN or infinite."""
+    bad = {name: value for name, value in scores.items() if not math.isfinite(value)}
+    if bad:
+        raise ValueError(f"{clip}: the model gives {bad}; check its weights, or choose another dtype.")
 
 
 def _batches(items: Iterator[dict], size: int) -> Iterator[list[dict]]:
@@ -194,7 +224,7 @@ def _collate(items: list[dict]) -> dict[str, torch.Tensor]:
     """Join clips of one shape to a batch. Prompts are padded with 0, which the attention mask hides."""
     batch = {}
     for name in items[0]:
-        if name == "warning":
+        if name in TEXTS:
             continue
         values = [item[name][0] for item in items]
         if name in ("input_ids", "attention_mask"):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 from transformers import BatchFeature
@@ -9,6 +10,7 @@ from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils import logging
 
 from .protocols_aigcvqa import get_protocol
+from .saved_files_aigcvqa import clear_errors
 from .video_processing_aigcvqa import AIGCVQAVideoProcessor  # noqa: F401 (travels with the processor)
 from .video_reading_aigcvqa import split_batch
 
@@ -32,9 +34,22 @@ class AIGCVQAProcessor(ProcessorMixin):
     """
 
     def __init__(self, video_processor=None, tokenizer=None, requires_prompt: bool = True, chat_template=None):
+        if not isinstance(requires_prompt, bool):
+            raise TypeError(f"requires_prompt={requires_prompt!r}: expected true or false.")
         self.requires_prompt = requires_prompt
         self._warned_of_cuts = False
         super().__init__(video_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "AIGCVQAProcessor":
+        """As in the base class, but whatever is wrong with the files is one clear error.
+
+        Raises:
+            SavedFileError: for files of the processor or the tokenizer that are damaged or hold wrong values.
+        """
+        name = pretrained_model_name_or_path
+        with clear_errors(f"the processor in '{name}' (processor_config.json and the tokenizer) cannot be loaded"):
+            return super().from_pretrained(name, **kwargs)
 
     def __call__(
         self, videos: Any = None, text: str | list[str] | None = None, return_tensors: str = "pt", **kwargs: Any

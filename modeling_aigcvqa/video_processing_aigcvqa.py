@@ -1,13 +1,12 @@
 """Turns a video into two views: fragments for the technical branch and resized frames for the other two branches."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from huggingface_hub.dataclasses import validate_typed_dict
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvF
 from transformers import BatchFeature
@@ -24,56 +23,15 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .protocols_aigcvqa import DOVER_SEGMENTS, Protocol, get_protocol, sample_clips, sample_frame_indices
+from .video_options_aigcvqa import BOOKKEEPING, VIEWS, AIGCVQAVideoProcessorKwargs, check_options, check_types
 from .video_reading_aigcvqa import read_video, split_batch, video_name
 
 logger = logging.get_logger(__name__)
-VIEWS = ("fragments", "resized")
 
 # This block is freed at once and never touched. It raises glibc's dynamic threshold (mallopt(3), M_MMAP_THRESHOLD, at
 # most 32 MiB), below which freed memory is kept for the next allocation instead of being returned to the system. Fresh
 # pages for the 10 MB of a view would cost about 5 ms per clip, more than the normalisation itself.
 torch.empty(31 * 2**20, dtype=torch.uint8)
-
-
-class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
-    """Options of the video processor. Options of the base class that would have no effect are left out and refused.
-
-    Attributes:
-        views: the views to compute: "fragments", "resized" or both (default).
-        num_frames: number of frames T, spread evenly over each clip.
-        size: size of the resized view in pixels, {"height", "width"}.
-        resample: filter of the resized view, a `PILImageResampling`.
-        image_mean, image_std: statistics of the normalisation, one value per colour.
-        fragment_grid: number of fragments per side of the technical view.
-        fragment_size: pixels per side of a fragment; they are copied from the frame without resizing.
-        fragment_sampling: where fragments lie within their cells: "center" (deterministic) or "random".
-        protocol: sampling protocol: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
-        seed: makes random fragments repeatable: a clip gets the same fragments alone and in any batch.
-        generator: the torch.Generator that random fragments are drawn from, clip after clip.
-        device: where the views are computed, for example "cuda"; by default on the device of the frames.
-        on_damage: what to do with a damaged file: "raise" (default), or "warn" to take the frames that it still has.
-        decoder: "pyav" (default), or "decord" for the files that it is known to read rightly.
-        return_metadata: adds `video_metadata` with the indices of the frames that were used.
-        return_tensors: "pt" (default) or "np".
-    """
-
-    views: list[str]
-    num_frames: int
-    size: dict[str, int]
-    resample: int
-    image_mean: list[float]
-    image_std: list[float]
-    fragment_grid: int
-    fragment_size: int
-    fragment_sampling: str
-    protocol: str
-    seed: int
-    generator: torch.Generator
-    device: str | torch.device
-    on_damage: str
-    decoder: str
-    return_metadata: bool
-    return_tensors: str
 
 
 class AIGCVQAVideoProcessor(BaseVideoProcessor):
@@ -102,7 +60,16 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     decoder = "pyav"
 
     def __init__(self, **kwargs: Unpack[AIGCVQAVideoProcessorKwargs]):
+        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - BOOKKEEPING)
+        if unknown:
+            raise TypeError(f"AIGCVQAVideoProcessor has no option {unknown}.")
         super().__init__(**kwargs)
+        options = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
+        size = get_size_dict(options["size"], default_to_square=True)
+        options["size"] = {name: value for name, value in dict(size).items() if value is not None}
+        options |= {name: list(options[name]) for name in ("image_mean", "image_std") if options[name]}  # tuples
+        check_types({name: value for name, value in options.items() if value is not None})
+        check_options(options)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[AIGCVQAVideoProcessorKwargs]) -> BatchFeature:
         """Process one video or a list of videos, in any form of `read_video`; see `AIGCVQAVideoProcessorKwargs`."""
@@ -110,11 +77,11 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__))
         if unknown:
             raise TypeError(f"AIGCVQAVideoProcessor has no option {unknown}.")
-        validate_typed_dict(self.valid_kwargs, {key: value for key, value in kwargs.items() if value is not None})
+        check_types({key: value for key, value in kwargs.items() if value is not None})
         options = {name: kwargs.get(name) for name in self.valid_kwargs.__annotations__}
         options = {name: getattr(self, name, None) if value is None else value for name, value in options.items()}
         options["size"] = get_size_dict(options["size"], default_to_square=True)
-        self._check_options(options)
+        check_options(options)
         protocol = get_protocol(options["protocol"])
         processed, metadata = zip(*(self._process(video, options, protocol) for video in split_batch(videos)))
         data = {
@@ -131,17 +98,6 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     def sample_frames(self, metadata: VideoMetadata, num_frames: int | None = None, **kwargs) -> np.ndarray:
         """Indices (T,) of the frames that are used; part of the base class's interface."""
         return np.asarray(sample_frame_indices(metadata.total_num_frames, num_frames or self.num_frames))
-
-    def _check_options(self, options: dict) -> None:
-        if options["fragment_sampling"] not in ("center", "random"):
-            raise ValueError(f"fragment_sampling={options['fragment_sampling']!r}: expected 'center' or 'random'.")
-        if not options["views"] or not set(options["views"]) <= set(VIEWS):
-            raise ValueError(f"views={options['views']!r}: expected one or both of {list(VIEWS)}.")
-        for name in ("num_frames", "fragment_grid", "fragment_size"):
-            if options[name] < 1:
-                raise ValueError(f"{name}={options[name]}: expected at least 1.")
-        if options["seed"] is not None and options["generator"] is not None:
-            raise ValueError(f"seed={options['seed']} and a generator were both given; pass one of them.")
 
     def _process(self, video: Any, options: dict, protocol: Protocol) -> tuple[dict[str, Tensor], VideoMetadata]:
         """The normalised views of one video by name, and its metadata."""

@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
         paths = write_report(explanation, arguments.video, arguments.output)
-    print_table([{"file": arguments.video, **explanation.scores}], explanation.note)
+    parts = {"quality_of": pipeline.model.config.quality_of}
+    print_table([{"file": arguments.video, **explanation.scores, **parts}], explanation.note)
     if explanation.words:
         print("weakest words:", ", ".join(word.word for word in explanation.weakest_words()))
     for name, path in paths.items():

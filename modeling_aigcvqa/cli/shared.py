@@ -25,7 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="small (inside the package, the default), free or dover (published weights, downloaded once), a folder or "
         "a Hub id",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (default: a GPU if there is one)")
     parser.add_argument(
         "--dtype",
         choices=["auto", *DTYPES],
@@ -39,12 +39,14 @@ def printable(text: str) -> str:
 
 
 def print_table(rows: list[dict], note: str | None) -> None:
-    """Print the scores of clips, with the note on the weights."""
+    """Print the scores of clips and the note on the weights. The column of quality says if it is of some branches."""
     columns = [name for name in SCORES if any(name in row for row in rows)]
     table = Table(caption=f"Higher is better.{' ' + note if note else ''}", caption_style="yellow" if note else None)
     table.add_column("file", overflow="fold")
+    parts = next((row["quality_of"] for row in rows if row.get("quality_of")), None)
     for name in columns:
-        table.add_column(name.removesuffix("_score"), justify="right")
+        of = f" ({parts})" if parts and name == "quality_score" else ""
+        table.add_column(name.removesuffix("_score") + of, justify="right")
     for row in rows:
         cells = [f"{row[name]:.4f}" if name in row else "failed" for name in columns]
         table.add_row(Text(printable(row[file_column(row)])), *cells)  # Text: brackets in a name are no markup

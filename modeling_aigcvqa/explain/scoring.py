@@ -11,7 +11,7 @@ from torch import Tensor
 from ..common.choices import WINDOW_WEIGHTS
 from ..configuration_aigcvqa import BRANCH_INPUTS
 from ..modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
-from ..pipeline_aigcvqa import SCORES, AIGCVQAPipeline
+from ..pipeline_aigcvqa import SCORES, AIGCVQAPipeline, check_scores
 from ..protocols_aigcvqa import sample_frame_indices
 from ..video_reading_aigcvqa import fetched, read_video, video_name
 from .explanation import Explanation
@@ -50,7 +50,8 @@ def explain(
 
     Raises:
         VideoReadError: if the video cannot be read.
-        ValueError: for a missing prompt, a window or stride below 1, a stride above the window or an unknown option.
+        ValueError: for scores that are not finite, a missing prompt, a window or stride below 1, a stride above the
+            window or an unknown option.
     """
     model = pipeline.model
     _check_options(model, prompt, window, stride, weighting, word_method)
@@ -61,6 +62,8 @@ def explain(
     windows = Windows.over(metadata.total_num_frames, sampled, window, stride)
     inputs = _inputs(pipeline, clip, prompt)
     output = model(**inputs)
+    scores = {score: float(values[0]) for score, values in _joined([output], SCORES).items()}
+    check_scores(scores, name)
     outputs = [output]
     if len(windows.starts) > 1:
         outputs = []
@@ -80,7 +83,7 @@ def explain(
         video=name,
         prompt=prompt,
         note=model.config.weights_note,
-        scores={score: float(values[0]) for score, values in _joined([output], SCORES).items()},
+        scores=scores,
         fps=metadata.fps,
         frame_size=(metadata.height, metadata.width),
         clip_indices=np.asarray(metadata.frames_indices),

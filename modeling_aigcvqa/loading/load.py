@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
@@ -15,6 +14,8 @@ from ..conversion import converted_folder
 from ..modeling_aigcvqa import AIGCVQAModel
 from ..pipeline_aigcvqa import AIGCVQAPipeline
 from ..processing_aigcvqa import AIGCVQAProcessor
+from ..saved_files_aigcvqa import SavedFileError, check_finite, check_fit, one_line
+from .devices import chosen_device
 from .dtypes import DTYPES, fastest_dtype, warn_of_emulation
 
 NAMES = (SHIPPED, *WEIGHT_SETS)
@@ -41,14 +42,12 @@ def load_pipeline(
             other branches. The time of this branch is proportional to it. None for the number in the config.
 
     Raises:
-        ValueError: for a folder without an AIGC-VQA model, a branch that the model does not have, an unknown dtype or
-            published weights that cannot be downloaded.
+        ValueError: for a folder without a usable AIGC-VQA model, a branch that the model does not have, an unknown
+            dtype, a device that is not here or published weights that cannot be downloaded.
     """
     if dtype not in (None, "auto", *DTYPES):
         raise ValueError(f"dtype={dtype!r}: expected one of {['auto', *DTYPES]}.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    device = chosen_device(device)
     chosen = dtype
     if dtype == "auto":
         chosen, reason = fastest_dtype(device)
@@ -56,6 +55,7 @@ def load_pipeline(
     loaded, processor = load_model(model, branches, alignment_num_frames)
     if chosen is not None:
         loaded = loaded.to(DTYPES[chosen])
+        check_finite(loaded, model, "choose another dtype.")  # float16 ends at 65504
     if dtype != "auto" and device.type == "cpu":
         warn_of_emulation(loaded.dtype, device)
     return AIGCVQAPipeline(model=loaded.eval(), processor=processor, device=device)
@@ -71,11 +71,12 @@ def load_model(
     if Path(source).exists():
         _check_folder(Path(source))
     config = _load_config(source, changes, model)
+    if Path(source).exists():
+        _check_processor_files(Path(source))
     with _quiet():
-        loaded, info = AIGCVQAModel.from_pretrained(source, config=config, output_loading_info=True)
-    if info["missing_keys"]:
-        raise ValueError(f"'{model}' lacks the weights {sorted(info['missing_keys'])[:3]}; export or convert it again.")
-    processor = AIGCVQAProcessor.from_pretrained(source)
+        loaded = AIGCVQAModel.from_pretrained(source, config=config)
+        processor = AIGCVQAProcessor.from_pretrained(source)
+    check_fit(config, processor, model)
     processor.requires_prompt = "alignment" in config.branches
     return loaded, processor
 
@@ -111,12 +112,31 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"model '{folder}' is a file; {remedy}")
     if not (folder / "config.json").exists():
         raise ValueError(f"the folder '{folder}' is not a model: it has no config.json; {remedy}")
-    config = read_json(folder / "config.json")
-    found = config.get("model_type") if isinstance(config, dict) else None
+    found = _read_object(folder / "config.json").get("model_type")
     if found != "aigcvqa":
         raise ValueError(f"'{folder}' holds a model of type {found!r}, not 'aigcvqa'; {remedy}")
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"'{folder}' has no weights (*.safetensors); {remedy}")
+
+
+def _check_processor_files(folder: Path) -> None:
+    """Refuse a folder whose processor's files are missing or no JSON objects; what they hold is checked later."""
+    if not (folder / "processor_config.json").exists():
+        raise SavedFileError(f"'{folder}' has no processor_config.json; save the processor with the model.")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt")):
+        raise SavedFileError(f"'{folder}' has no tokenizer.json or vocab.txt; save the processor with the model.")
+    for name in ("processor_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).exists():
+            _read_object(folder / name)
+
+
+def _read_object(path: Path) -> dict:
+    """The content of a JSON file, which must be an object."""
+    try:
+        content = read_json(path)
+    except RecursionError as error:
+        raise SavedFileError(f"'{path}' is nested too deeply; save or download it again.") from error
+    if not isinstance(content, dict):
+        raise SavedFileError(f"'{path}': expected an object, got {type(content).__name__}; save or download it again.")
+    return content
 
 
 def _load_config(source: str, changes: dict, model: str) -> AIGCVQAConfig:
@@ -124,8 +144,8 @@ def _load_config(source: str, changes: dict, model: str) -> AIGCVQAConfig:
     try:
         config = AIGCVQAConfig.from_pretrained(source)
         changed = AIGCVQAConfig(**{**config.to_dict(), **changes}) if changes else config
-    except StrictDataclassError as error:  # not a ValueError; its message has several lines
-        raise ValueError(f"model '{model}': {' '.join(str(error).split())}") from error
+    except (StrictDataclassError, SavedFileError, OSError) as error:
+        raise ValueError(f"model '{model}': {one_line(error)}.") from error
     missing = [branch for branch in changed.branches if branch not in config.branches]
     if missing:
         raise ValueError(f"model '{model}' has no branch {missing}; it has {config.branches}.")

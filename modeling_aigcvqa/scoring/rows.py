@@ -6,7 +6,7 @@ from pathlib import Path
 from ..common.manifests import clip_of, read_manifest
 from ..names_aigcvqa import IMAGE_SUFFIXES, SCORES, VIDEO_SUFFIXES
 
-RESULTS = (*SCORES, "warning", "error")
+RESULTS = (*SCORES, "quality_of", "warning", "error")
 
 
 def rows_of_manifest(manifest: Path) -> tuple[list[str], list[dict]]:

@@ -152,7 +152,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _checked(result: dict) -> dict:
-    """The result, or an error if one of the scores is not finite."""
+    """The result, or an error if one of the scores is not finite. The note of a scorer says what quality lacks."""
+    result = {name: value for name, value in result.items() if name != "quality_of"}
     bad = {name: value for name, value in result.items() if name != "error" and not math.isfinite(value)}
     return {"error": f"the model gives {bad}; check its weights, or choose another --dtype."} if bad else result
 

@@ -19,6 +19,7 @@ from .checks import ExportError, check_repository, files_of
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANDLER = Path(__file__).with_name("endpoint_handler.py")
 COMMAND_LINE_ONLY = ("rich",)  # dependencies that no shipped file imports
+HUB_SNIPPETS = ("accelerate",)  # extras that the snippets on the Hub's page of a model need
 MAX_EXAMPLES, MAX_EXAMPLE_BYTES = 5, 10 * 2**20
 
 
@@ -81,9 +82,21 @@ def write_repository(scorer: AIGCVQAPipeline, folder: Path, facts: Facts, exampl
 
 
 def requirements() -> list[str]:
-    """The dependencies of the package, without the ones that only its command line needs."""
-    lines = [line for line in importlib.metadata.requires("aigcvqa") or [] if "extra ==" not in line]
-    return sorted(line for line in lines if re.split(r"[^\w-]", line)[0] not in COMMAND_LINE_ONLY)
+    """The dependencies of the package, without the ones that only its command line needs, and accelerate.
+
+    The Hub shows `AutoModel.from_pretrained(..., device_map="auto")`, which needs accelerate.
+    """
+    declared = [line.partition(";") for line in importlib.metadata.requires("aigcvqa") or []]
+    lines = [
+        f"{line}{separator}{marker}" if "extra ==" not in marker else line
+        for line, separator, marker in declared
+        if ("extra ==" not in marker and _project(line) not in COMMAND_LINE_ONLY) or _project(line) in HUB_SNIPPETS
+    ]
+    return sorted(set(lines))
+
+
+def _project(requirement: str) -> str:
+    return re.split(r"[^\w-]", requirement)[0]
 
 
 def copy_examples(manifest: Path, folder: Path, repo_id: str) -> list[dict[str, str]]:

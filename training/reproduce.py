@@ -6,6 +6,9 @@
 Every training and every evaluation has a folder in OUTPUT/SPLIT and runs once, even if several tables need it. Run the
 same command again to resume after an interruption. Options after `--` go to every stage, such as `--num_workers 8`.
 
+Calls with other --splits may run at the same time, also on other machines that share the folder; a call without them
+then finds the runs finished and writes the report on all splits.
+
 Each stage chooses one checkpoint on the validation part, and the figures are measured with it on the test part. As in
 the paper, stage 2 starts from stage 1, and stage 3 from stage 2. The row "1+2" of Table 6 is the model of stage 2,
 whose branches were trained separately. Every stage puts the sum of the branches on the scale of the MOS.
@@ -37,6 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split_folder", type=Path, help="folder of the split files (default: DATA/splits)")
     parser.add_argument("--kind", choices=("random", "prompt_disjoint"), default="random", help="kind of splits")
     parser.add_argument("--num_splits", type=int, default=10)
+    parser.add_argument(
+        "--splits", type=int, nargs="+", metavar="N", help="numbers of single splits, in place of --num_splits"
+    )
     parser.add_argument(
         "--configs", type=Path, default=TRAINING / "configs", help="folder of stage1.yaml to stage3.yaml"
     )

@@ -38,13 +38,19 @@ class Reproduction:
     done: set[Path] = field(default_factory=set)
 
     def splits(self) -> list[Path]:
-        """The first `num_splits` split files of the chosen kind.
+        """The split files of the chosen kind: those with the numbers `splits`, or the first `num_splits`.
 
         Raises:
-            ValueError: if there are fewer.
+            ValueError: if one is missing, or there are fewer.
         """
         folder, kind, wanted = self.arguments.split_folder, self.arguments.kind, self.arguments.num_splits
         files = sorted(folder.glob(f"{kind}_*.csv"))
+        if self.arguments.splits is not None:
+            numbered = {int(file.stem.rpartition("_")[2]): file for file in files}
+            missing = [number for number in self.arguments.splits if number not in numbered]
+            if missing:
+                raise ValueError(f"--splits {missing[0]}: '{folder}' has no {kind}_{missing[0]:02d}.csv.")
+            return [numbered[number] for number in sorted(set(self.arguments.splits))]
         if len(files) < wanted or wanted < 1:
             raise ValueError(
                 f"--num_splits {wanted}: '{folder}' holds {len(files)} files {kind}_*.csv; create them with "

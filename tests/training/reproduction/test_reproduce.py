@@ -186,6 +186,16 @@ def test_table_6_with_the_real_stages(tmp_path, capsys):
     assert "stage1.py" not in capsys.readouterr().out, "everything is finished"
 
 
+def test_single_splits_may_run_apart(machine, tmp_path, capsys):
+    assert call(tmp_path, "--splits", "2", "0", "--table", "6") == 0
+    assert {output.split("/")[0] for output in machine.outputs()} == {"random_00", "random_02"}
+    made = len(machine.commands)
+    assert call(tmp_path, "--num_splits", "3", "--table", "6") == 0
+    assert {output.split("/")[0] for output in machine.outputs()[made:]} == {"random_01"}
+    assert call(tmp_path, "--splits", "7", "--table", "6") == 2
+    assert "has no random_07.csv" in capsys.readouterr().err
+
+
 STAGE = """
 import os, sys, time
 from modeling_aigcvqa.common.signals import unwinding

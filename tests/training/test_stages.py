@@ -165,6 +165,76 @@ def test_other_output_folders_are_refused(data, start, tmp_path):
         run("stage1", data, start, tmp_path / "full", max_steps=1)
 
 
+@pytest.fixture(scope="module")
+def interrupted(data, start, tmp_path_factory):
+    """The output folder of a run of stage 2 that ended after its first checkpoint."""
+    output = tmp_path_factory.mktemp("interrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(1))
+        run("stage2", data, start, output, epochs=1, checkpoint_steps=1)
+    return output
+
+
+def resumed(interrupted, data, start, folder: Path, **changes) -> Path:
+    """Resume a copy of the interrupted run."""
+    shutil.copytree(interrupted, folder)
+    return run("stage2", data, start, folder, epochs=1, **changes)
+
+
+def test_what_does_not_change_the_result_may_change(interrupted, data, start, tmp_path):
+    """After running out of memory, on another disk, with another spelling."""
+    moved, model = tmp_path / "moved", tmp_path / "model"
+    shutil.copytree(data[0], moved)
+    shutil.copytree(start, model)
+    rows = data[1].read_text().splitlines()
+    (tmp_path / "other.csv").write_text(
+        "\n".join([rows[0], *(f"{row},note" for row in rows[1:])]).replace("id,split", "id,split,remark")
+    )
+    changes = {"gradient_accumulation_steps": 4, "eval_batch_size": 1, "num_workers": 1, "gradient_checkpointing": True}
+    changes |= {"branches": "alignment", "labels": "alignment=mos", "unfixed_ratio": 0.7, "checkpoint_steps": 2}
+    output = resumed(interrupted, (moved, tmp_path / "other.csv"), model, tmp_path / "run", **changes)
+    assert json.loads((output / "training.json").read_text())["step"] == 3
+
+
+def swapped(split_file: Path, folder: Path) -> Path:
+    """A split file in which a clip of the train part and one of the validation part have changed places."""
+    lines = split_file.read_text().splitlines()
+    lines[12], lines[13] = (
+        f"{lines[place].split(',')[0]},{part}" for place, part in ((12, "validation"), (13, "train"))
+    )
+    (folder / split_file.name).write_text("\n".join(lines))
+    return folder / split_file.name
+
+
+def test_another_split_is_refused(interrupted, data, start, tmp_path):
+    split = swapped(data[1], tmp_path)
+    with pytest.raises(
+        ValueError, match=r"clips of the train part was '12 clips, \w+' and is '12 clips, \w+'; .* valid"
+    ):
+        resumed(interrupted, (data[0], split), start, tmp_path / "run")
+
+
+def test_other_data_or_another_model_is_refused(interrupted, data, start, tmp_path):
+    labels = relabelled(data, tmp_path / "labels", mos=lambda number, mos: mos + (number == 3))
+    with pytest.raises(ValueError, match=r"result: labels of the train part was '\w+' and is '\w+'\. Start with"):
+        resumed(interrupted, labels, start, tmp_path / "a")
+    prompts = relabelled(data, tmp_path / "prompts", prompt=lambda number, prompt: prompt + "!" * (number == 13))
+    with pytest.raises(ValueError, match=r"result: prompts of the validation part was"):
+        resumed(interrupted, prompts, start, tmp_path / "b")
+    clips = relabelled(data, tmp_path / "clips")
+    videos = sorted((tmp_path / "clips").rglob("*.mp4"))
+    shutil.copyfile(videos[1], videos[0])
+    with pytest.raises(ValueError, match=r"result: videos of the train part was"):
+        resumed(interrupted, clips, start, tmp_path / "c")
+    other = tiny_folder(tmp_path / "other", initializer_range=0.2)
+    with pytest.raises(ValueError, match="initial weights was"):
+        resumed(interrupted, data, other, tmp_path / "d")
+    with pytest.raises(ValueError, match=r"plcc_weight was 1.0 and is 0.5; seed was 0 and is 1\."):
+        resumed(interrupted, data, start, tmp_path / "e", plcc_weight=0.5, seed=1)
+    with pytest.raises(ValueError, match=r"mixed_precision was 'no' and is 'bf16'"):
+        resumed(interrupted, data, start, tmp_path / "f", mixed_precision="bf16")
+
+
 def test_parts_that_are_too_small_are_refused(data, start, tmp_path):
     with pytest.raises(ValueError, match="12 clips in the train part, which needs at least 16"):
         run("stage1", data, start, tmp_path / "a", batch_size=16)

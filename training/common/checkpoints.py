@@ -1,6 +1,6 @@
 """Checkpoints of a training run. A run writes these files:
 
-OUTPUT/arguments.json             the arguments, to which a resumed run is compared
+OUTPUT/arguments.json             the arguments, and under "decides" what a resumed run must agree in
 OUTPUT/checkpoints/step-000500/   everything needed to resume (Accelerate's save_state and progress.json)
 OUTPUT/best/                      the model of the best validation so far
 OUTPUT/config.json, *.safetensors the finished model, for the next stage, `AutoModel` and `aigcvqa score`
@@ -11,24 +11,16 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
-from modeling_aigcvqa.common.files import replace_folder, write_json
+from modeling_aigcvqa.common.files import read_json, replace_folder, write_json
 
 from .arguments import StageArguments
+from .fingerprints import differences
 
-# Arguments that a resumed run may change, because they do not affect the result.
-FREE_TO_CHANGE = (
-    "output",
-    "config",
-    "num_workers",
-    "cache",
-    "checkpoint_steps",
-    "checkpoints_kept",
-    "log_with",
-    "max_failed_clips",
-)
+ARGUMENTS = "arguments.json"
 
 
 @dataclasses.dataclass
@@ -78,32 +70,37 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def start(accelerator: Accelerator, stage: str, arguments: StageArguments) -> None:
-    """Create the output folder, or check that it holds an interrupted run of the same stage and arguments.
+def check_output(output: Path) -> None:
+    """Check that an output folder is new or holds an interrupted run.
 
     Raises:
         ValueError: if the folder holds anything else, or a finished run.
     """
-    output, record = Path(arguments.output), Path(arguments.output) / "arguments.json"
-    wanted = {"stage": stage} | dataclasses.asdict(arguments)
     if (output / "training.json").exists():
         raise ValueError(f"--output '{output}' holds a finished run; name another folder.")
-    if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        changed = ", ".join(
-            f"{name} was {found.get(name)!r} and is {value!r}"
-            for name, value in wanted.items()
-            if name not in FREE_TO_CHANGE and value != found.get(name)
-        )
-        if changed:
-            raise ValueError(f"--output '{output}' holds an interrupted run with other arguments: {changed}.")
-    elif output.exists() and any(output.iterdir()):
+    if output.exists() and any(output.iterdir()) and not (output / ARGUMENTS).exists():
         raise ValueError(f"--output '{output}' is not empty and has no run to resume; name another folder.")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(record, wanted)
-    accelerator.wait_for_everyone()
+
+
+def check_same_run(output: Path, arguments: StageArguments, decides: dict[str, Any]) -> None:
+    """Write the arguments of a new run, or check that those of an interrupted one lead to the same result.
+
+    Args:
+        decides: everything that decides the result, by name.
+
+    Raises:
+        ValueError: if something differs; names each difference with both values.
+    """
+    record = output / ARGUMENTS
+    if record.exists():
+        changed = differences(read_json(record).get("decides", {}), decides)
+        if changed:
+            raise ValueError(
+                f"--output '{output}' holds an interrupted run that leads to another result: {'; '.join(changed)}. "
+                "Start with what it had, or name another folder for a new run."
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(record, dataclasses.asdict(arguments) | {"decides": decides})
 
 
 def save_checkpoint(accelerator: Accelerator, output: str, progress: Progress, kept: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +16,9 @@ from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 
 from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
-from .checkpoints import resume, save_checkpoint, start
+from .checkpoints import check_output, check_same_run, resume, save_checkpoint
+from .decisions import main_decides
+from .fingerprints import decisive_arguments, decisive_content
 from .labels import check_labels
 from .losses import DualLoss, fetch_losses
 from .models import initial_model, select_branches
@@ -148,12 +151,23 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     if arguments.unfixed_ratio is None:
         arguments = dataclasses.replace(arguments, unfixed_ratio=stage.unfixed_ratio)
     accelerator = make_accelerator(arguments)
-    start(accelerator, stage.name, arguments)
+    output = Path(arguments.output)
+    main_decides(accelerator, lambda: check_output(output))
 
     model, processor = initial_model(arguments.init_from)
     clips = load_parts(arguments, accelerator)
     branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
     unlabelled = check_labels(clips, arguments.label_columns([SUM, *branches]))
+    main_decides(
+        accelerator,
+        lambda: check_same_run(
+            output,
+            arguments,
+            decisive_arguments(arguments)
+            | {"stage": stage.name, "mixed_precision": accelerator.mixed_precision}
+            | decisive_content(arguments, model, processor, branches, clips),
+        ),
+    )
     mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
     selected = prepare_model(stage, arguments, model, branches, mos)
     sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)

@@ -1,10 +1,12 @@
 """Tests of the three stages: their output, and that interruptions and the number of processes do not change it."""
 
+import itertools
 import json
 import math
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_aigcvqa.common import files
 from modeling_aigcvqa.loading import load_model
 from tests.conftest import REPOSITORY
 from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder
 from training import stage1, stage2, stage3
-from training.common import checkpoints, loop
+from training.common import checkpoints, locks, loop
 from training.common.arguments import parse_arguments
 
 STAGES = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
@@ -147,6 +150,115 @@ def test_an_incomplete_checkpoint_is_ignored(data, start, tmp_path, monkeypatch)
     assert len(checkpoints.find_checkpoints(str(finished))) == 1
 
 
+@pytest.mark.slow
+def test_a_compiled_run_validates_is_saved_and_resumes(data, start, tmp_path, monkeypatch):
+    changes = {"epochs": 2, "branches": "technical", "checkpoint_steps": 2}
+    whole = run("stage1", data, start, tmp_path / "plain", **changes)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stop_after(3))
+        with pytest.raises(Interrupted):
+            run("stage1", data, start, tmp_path / "compiled", **changes)
+    compiled = run("stage1", data, start, tmp_path / "compiled", **changes)
+    assert weights(whole).keys() == weights(compiled).keys()
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(compiled)[name], rtol=1e-4, atol=1e-5, msg=name)
+    last = checkpoints.find_checkpoints(str(compiled))[-1]
+    assert load_file(last / "model.safetensors").keys() == {n for n in weights(whole) if n.startswith("technical")}
+
+
+DAMAGES = {
+    "missing": lambda file: file.unlink(),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "corrupt": lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "progress.json", "manifest.json"])
+def test_an_older_checkpoint_replaces_a_damaged_one(interrupted_twice, data, start, tmp_path, capsys, name, kind):
+    output = tmp_path / "run"
+    shutil.copytree(interrupted_twice, output)
+    DAMAGES[kind](output / "checkpoints" / "step-000002" / name)
+    checkpoints.set_damaged_aside(str(output))
+    assert [folder.name for folder in checkpoints.find_checkpoints(str(output))] == ["step-000001"]
+    assert "step-000002' is damaged" in capsys.readouterr().out
+    DAMAGES[kind](output / "checkpoints" / "step-000001" / name)
+    with pytest.raises(ValueError, match="no checkpoint is whole"):
+        checkpoints.set_damaged_aside(str(output))
+
+
+def test_a_run_goes_on_from_the_older_checkpoint(interrupted_twice, data, start, tmp_path):
+    whole = run("stage2", data, start, tmp_path / "whole", epochs=1)
+    output = tmp_path / "run"
+    shutil.copytree(interrupted_twice, output)
+    DAMAGES["cut"](output / "checkpoints" / "step-000002" / "optimizer.bin")
+    run("stage2", data, start, output, epochs=1, checkpoints_kept=1)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(output)[name]), name
+
+
+def test_a_lost_best_model_is_noticed_when_the_run_resumes(data, start, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(3))
+        run("stage1", data, start, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    with pytest.raises(ValueError, match="lost the folder 'best' with the model of epoch 1"):
+        run("stage1", data, start, tmp_path / "run")
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    """The second process waits for as long as its forked worker lives; the worker holds no lock."""
+    code = (
+        "import os, sys, time; from training.common.locks import lock_run; lock = lock_run(sys.argv[1]); "
+        "time.sleep(60) if os.fork() == 0 else (print('locked', flush=True), time.sleep(60))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(ValueError, match=f"is used by process {holder.pid} on {socket.gethostname()}"):
+            locks.lock_run(tmp_path)
+        workers = psutil.Process(holder.pid).children()
+        holder.kill()
+        holder.wait()
+        assert workers[0].is_running()
+        locks.lock_run(tmp_path).close()
+    finally:
+        kill(holder) if holder.poll() is None else [worker.kill() for worker in workers]
+
+
+def test_two_runs_in_one_folder_are_told_apart(data, start, tmp_path, capsys):
+    arguments = parse_arguments(STAGES["stage1"].build_parser(), options(data, start, tmp_path / "run", max_steps=1))
+    first = loop.set_up(STAGES["stage1"].STAGE, arguments)
+    with pytest.raises(ValueError, match=f"is used by process {os.getpid()} on "):
+        run("stage1", data, start, tmp_path / "run", max_steps=1)
+    first.lock.close()
+    assert (run("stage1", data, start, tmp_path / "run", max_steps=1) / "training.json").exists()
+
+
+def test_a_kill_while_the_best_model_is_replaced_loses_nothing(data, start, tmp_path, monkeypatch):
+    """The next epochs may bring no better one."""
+    rename = os.rename
+    replaced = []
+
+    def kill(source, target):
+        if str(target).endswith("best") and replaced:
+            raise Interrupted
+        rename(source, target)
+        replaced.extend([target] if str(target).endswith("best") else [])
+
+    rising = itertools.count()
+    monkeypatch.setattr("training.common.loop.selection_score", lambda row, terms: next(rising))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "rename", kill)
+        with pytest.raises(Interrupted):
+            run("stage1", data, start, tmp_path / "run", epochs=3)
+    assert not (tmp_path / "run" / "best").exists(), "the old one is set aside"
+    monkeypatch.setattr("training.common.loop.selection_score", lambda row, terms: -1.0)
+    assert "technical_head.fc_last.weight" in weights(run("stage1", data, start, tmp_path / "run", epochs=3))
+
+
 def test_old_checkpoints_are_deleted(data, start, tmp_path):
     output = run("stage1", data, start, tmp_path / "run", epochs=1, checkpoint_steps=1, checkpoints_kept=2)
     assert [folder.name for folder in checkpoints.find_checkpoints(str(output))] == ["step-000002", "step-000003"]
@@ -171,6 +283,16 @@ def interrupted(data, start, tmp_path_factory):
     output = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(loop, "save_checkpoint", stop_after(1))
+        run("stage2", data, start, output, epochs=1, checkpoint_steps=1)
+    return output
+
+
+@pytest.fixture(scope="module")
+def interrupted_twice(data, start, tmp_path_factory):
+    """The output folder of a run of stage 2 that ended after its second checkpoint."""
+    output = tmp_path_factory.mktemp("twice") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(2))
         run("stage2", data, start, output, epochs=1, checkpoint_steps=1)
     return output
 

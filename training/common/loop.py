@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
+from typing import IO
 
 import torch
 from accelerate import Accelerator
@@ -16,15 +17,15 @@ from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 
 from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
-from .checkpoints import check_output, check_same_run, resume, save_checkpoint
-from .decisions import main_decides
+from .checkpoints import check_same_run, keep_plain_names, resume, save_checkpoint, take_output
 from .fingerprints import decisive_arguments, decisive_content
 from .labels import check_labels
 from .losses import DualLoss, fetch_losses
+from .main_process import on_main_process
 from .models import initial_model, select_branches
 from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
-from .runs import finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
+from .runs import check_best, finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
 from .validation import (
@@ -41,13 +42,17 @@ from .validation import (
 def train(stage: Stage, arguments: StageArguments) -> None:
     """Run a stage to its end, starting from its last checkpoint if there is one."""
     run = set_up(stage, arguments)
-    print_banner(run)
-    while run.progress.step < run.last_step:
-        row = train_epoch(run)
-        if run.progress.epoch % run.arguments.eval_epochs == 0 or run.progress.step == run.last_step:
-            validate(run, row)
-        save_checkpoint(run.accelerator, run.arguments.output, run.progress, run.arguments.checkpoints_kept)
-    finish(run)
+    try:
+        print_banner(run)
+        while run.progress.step < run.last_step:
+            row = train_epoch(run)
+            if run.progress.epoch % run.arguments.eval_epochs == 0 or run.progress.step == run.last_step:
+                validate(run, row)
+            save_checkpoint(run.accelerator, run.arguments.output, run.progress, run.arguments.checkpoints_kept)
+        finish(run)
+    finally:
+        if run.lock:
+            run.lock.close()
 
 
 def train_epoch(run: TrainingRun) -> dict:
@@ -151,14 +156,23 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     if arguments.unfixed_ratio is None:
         arguments = dataclasses.replace(arguments, unfixed_ratio=stage.unfixed_ratio)
     accelerator = make_accelerator(arguments)
-    output = Path(arguments.output)
-    main_decides(accelerator, lambda: check_output(output))
+    lock = on_main_process(accelerator, lambda: take_output(Path(arguments.output)))
+    try:
+        return make_run(stage, arguments, accelerator, lock)
+    except BaseException:
+        if lock:
+            lock.close()
+        raise
 
+
+def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, lock: IO[str] | None) -> TrainingRun:
+    """Prepare data, model and optimiser in an output folder that is locked, see `set_up`."""
+    output = Path(arguments.output)
     model, processor = initial_model(arguments.init_from)
     clips = load_parts(arguments, accelerator)
     branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
     unlabelled = check_labels(clips, arguments.label_columns([SUM, *branches]))
-    main_decides(
+    on_main_process(
         accelerator,
         lambda: check_same_run(
             output,
@@ -180,8 +194,11 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     average = AveragedModel(selected, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
     accelerator.register_for_checkpointing(*([schedule, average] if average else [schedule]))
 
+    keep_plain_names(accelerator)
+
     terms = stage.terms(selected.config.branches)
     progress = resume(accelerator, arguments.output)
+    on_main_process(accelerator, lambda: check_best(output, progress))
     if arguments.log_with:
         accelerator.init_trackers(stage.name)
     return TrainingRun(
@@ -204,6 +221,7 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
         negative_mos=mos.min().item() if arguments.negative_mos is None else arguments.negative_mos,
         progress=progress,
         unlabelled=unlabelled,
+        lock=lock,
         failed=FailedClips(accelerator, progress.failed, arguments.max_failed_clips),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import IO
 
 import torch
 from accelerate import Accelerator
@@ -61,6 +62,7 @@ class TrainingRun:
     negative_mos: float
     progress: Progress
     failed: FailedClips
+    lock: IO[str] | None  # of the output folder, held until the run ends
     unlabelled: dict[str, int]  # number of training clips without a label, for the scores of which some have none
 
     @property

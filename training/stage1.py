@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the folder of a script comes first on sys.path, where evaluate.py would hide `evaluate`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.signals import unwinding
 from training.common import arguments
 from training.common.loop import train
@@ -35,4 +36,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exits_with_status(STAGE.name)(main)())

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from modeling_aigcvqa.loading import load_model
 from tests.conftest import REPOSITORY
 from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder
 from training import stage1, stage2, stage3
-from training.common import checkpoints, loop
+from training.common import checkpoints, locks, loop
 from training.common.arguments import parse_arguments
 
 STAGES = {"stage1": stage1, "stage2": stage2, "stage3": stage3}
@@ -162,6 +163,69 @@ def test_a_compiled_run_validates_is_saved_and_resumes(data, start, tmp_path, mo
     assert weights(whole).keys() == weights(compiled).keys()
     for name, value in weights(whole).items():
         torch.testing.assert_close(value, weights(compiled)[name], rtol=1e-4, atol=1e-5, msg=name)
+    last = checkpoints.find_checkpoints(str(compiled))[-1]
+    assert load_file(last / "model.safetensors").keys() == {n for n in weights(whole) if n.startswith("technical")}
+
+
+DAMAGES = {
+    "missing": lambda file: file.unlink(),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "corrupt": lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "progress.json", "manifest.json"])
+def test_an_older_checkpoint_replaces_a_damaged_one(interrupted_twice, data, start, tmp_path, capsys, name, kind):
+    output = tmp_path / "run"
+    shutil.copytree(interrupted_twice, output)
+    DAMAGES[kind](output / "checkpoints" / "step-000002" / name)
+    checkpoints.set_damaged_aside(str(output))
+    assert [folder.name for folder in checkpoints.find_checkpoints(str(output))] == ["step-000001"]
+    assert "step-000002' is damaged" in capsys.readouterr().out
+    DAMAGES[kind](output / "checkpoints" / "step-000001" / name)
+    with pytest.raises(ValueError, match="no checkpoint is whole"):
+        checkpoints.set_damaged_aside(str(output))
+
+
+def test_a_run_goes_on_from_the_older_checkpoint(interrupted_twice, data, start, tmp_path):
+    whole = run("stage2", data, start, tmp_path / "whole", epochs=1)
+    output = tmp_path / "run"
+    shutil.copytree(interrupted_twice, output)
+    DAMAGES["cut"](output / "checkpoints" / "step-000002" / "optimizer.bin")
+    run("stage2", data, start, output, epochs=1, checkpoints_kept=1)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(output)[name]), name
+
+
+def test_a_lost_best_model_is_noticed_when_the_run_resumes(data, start, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(3))
+        run("stage1", data, start, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    with pytest.raises(ValueError, match="lost the folder 'best' with the model of epoch 1"):
+        run("stage1", data, start, tmp_path / "run")
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    """The second process waits for as long as its forked worker lives; the worker holds no lock."""
+    code = (
+        "import os, sys, time; from training.common.locks import lock_run; lock = lock_run(sys.argv[1]); "
+        "time.sleep(60) if os.fork() == 0 else (print('locked', flush=True), time.sleep(60))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(ValueError, match=f"is used by process {holder.pid} on {socket.gethostname()}"):
+            locks.lock_run(tmp_path)
+        workers = psutil.Process(holder.pid).children()
+        holder.kill()
+        holder.wait()
+        assert workers[0].is_running()
+        locks.lock_run(tmp_path).close()
+    finally:
+        kill(holder) if holder.poll() is None else [worker.kill() for worker in workers]
 
 
 def test_two_runs_in_one_folder_are_told_apart(data, start, tmp_path, capsys):
@@ -211,6 +275,86 @@ def test_other_output_folders_are_refused(data, start, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
         run("stage1", data, start, tmp_path / "full", max_steps=1)
+
+
+@pytest.fixture(scope="module")
+def interrupted(data, start, tmp_path_factory):
+    """The output folder of a run of stage 2 that ended after its first checkpoint."""
+    output = tmp_path_factory.mktemp("interrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(1))
+        run("stage2", data, start, output, epochs=1, checkpoint_steps=1)
+    return output
+
+
+@pytest.fixture(scope="module")
+def interrupted_twice(data, start, tmp_path_factory):
+    """The output folder of a run of stage 2 that ended after its second checkpoint."""
+    output = tmp_path_factory.mktemp("twice") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_checkpoint", stop_after(2))
+        run("stage2", data, start, output, epochs=1, checkpoint_steps=1)
+    return output
+
+
+def resumed(interrupted, data, start, folder: Path, **changes) -> Path:
+    """Resume a copy of the interrupted run."""
+    shutil.copytree(interrupted, folder)
+    return run("stage2", data, start, folder, epochs=1, **changes)
+
+
+def test_what_does_not_change_the_result_may_change(interrupted, data, start, tmp_path):
+    """After running out of memory, on another disk, with another spelling."""
+    moved, model = tmp_path / "moved", tmp_path / "model"
+    shutil.copytree(data[0], moved)
+    shutil.copytree(start, model)
+    rows = data[1].read_text().splitlines()
+    (tmp_path / "other.csv").write_text(
+        "\n".join([rows[0], *(f"{row},note" for row in rows[1:])]).replace("id,split", "id,split,remark")
+    )
+    changes = {"gradient_accumulation_steps": 4, "eval_batch_size": 1, "num_workers": 1, "gradient_checkpointing": True}
+    changes |= {"branches": "alignment", "labels": "alignment=mos", "unfixed_ratio": 0.7, "checkpoint_steps": 2}
+    output = resumed(interrupted, (moved, tmp_path / "other.csv"), model, tmp_path / "run", **changes)
+    assert json.loads((output / "training.json").read_text())["step"] == 3
+
+
+def swapped(split_file: Path, folder: Path) -> Path:
+    """A split file in which a clip of the train part and one of the validation part have changed places."""
+    lines = split_file.read_text().splitlines()
+    lines[12], lines[13] = (
+        f"{lines[place].split(',')[0]},{part}" for place, part in ((12, "validation"), (13, "train"))
+    )
+    (folder / split_file.name).write_text("\n".join(lines))
+    return folder / split_file.name
+
+
+def test_another_split_is_refused(interrupted, data, start, tmp_path):
+    split = swapped(data[1], tmp_path)
+    with pytest.raises(
+        ValueError, match=r"clips of the train part was '12 clips, \w+' and is '12 clips, \w+'; .* valid"
+    ):
+        resumed(interrupted, (data[0], split), start, tmp_path / "run")
+
+
+def test_other_data_or_another_model_is_refused(interrupted, data, start, tmp_path):
+    labels = relabelled(data, tmp_path / "labels", mos=lambda number, mos: mos + (number == 3))
+    with pytest.raises(ValueError, match=r"result: labels of the train part was '\w+' and is '\w+'\. Start with"):
+        resumed(interrupted, labels, start, tmp_path / "a")
+    prompts = relabelled(data, tmp_path / "prompts", prompt=lambda number, prompt: prompt + "!" * (number == 13))
+    with pytest.raises(ValueError, match=r"result: prompts of the validation part was"):
+        resumed(interrupted, prompts, start, tmp_path / "b")
+    clips = relabelled(data, tmp_path / "clips")
+    videos = sorted((tmp_path / "clips").rglob("*.mp4"))
+    shutil.copyfile(videos[1], videos[0])
+    with pytest.raises(ValueError, match=r"result: videos of the train part was"):
+        resumed(interrupted, clips, start, tmp_path / "c")
+    other = tiny_folder(tmp_path / "other", initializer_range=0.2)
+    with pytest.raises(ValueError, match="initial weights was"):
+        resumed(interrupted, data, other, tmp_path / "d")
+    with pytest.raises(ValueError, match=r"plcc_weight was 1.0 and is 0.5; seed was 0 and is 1\."):
+        resumed(interrupted, data, start, tmp_path / "e", plcc_weight=0.5, seed=1)
+    with pytest.raises(ValueError, match=r"mixed_precision was 'no' and is 'bf16'"):
+        resumed(interrupted, data, start, tmp_path / "f", mixed_precision="bf16")
 
 
 def test_parts_that_are_too_small_are_refused(data, start, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +12,7 @@ except ImportError:  # Windows, which has no such locks
     fcntl = None
 
 LOCK = ".lock"
+_held: "weakref.WeakSet[IO[str]]" = weakref.WeakSet()
 
 
 def lock_run(output: str | Path) -> IO[str] | None:
@@ -35,4 +37,15 @@ def lock_run(output: str | Path) -> IO[str] | None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
+    _held.add(file)
     return file
+
+
+def _close_in_child() -> None:
+    """Otherwise the workers of a loader would hold the lock of their killed parent for some seconds."""
+    for file in list(_held):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

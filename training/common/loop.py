@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
+from typing import IO
 
 import torch
 from accelerate import Accelerator
@@ -13,18 +14,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
-from modeling_aigcvqa.common.files import recover_folder
 
 from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
-from .checkpoints import resume, save_checkpoint, start
+from .checkpoints import check_same_run, keep_plain_names, resume, save_checkpoint, take_output
+from .fingerprints import decisive_arguments, decisive_content
 from .labels import check_labels
-from .locks import lock_run
 from .losses import DualLoss, fetch_losses
+from .main_process import on_main_process
 from .models import initial_model, select_branches
 from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
-from .runs import BEST, finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
+from .runs import check_best, finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
 from .validation import (
@@ -155,15 +156,32 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     if arguments.unfixed_ratio is None:
         arguments = dataclasses.replace(arguments, unfixed_ratio=stage.unfixed_ratio)
     accelerator = make_accelerator(arguments)
-    start(accelerator, stage.name, arguments)
-    lock = lock_run(arguments.output) if accelerator.is_main_process else None
-    if accelerator.is_main_process:
-        recover_folder(Path(arguments.output) / BEST)
+    lock = on_main_process(accelerator, lambda: take_output(Path(arguments.output)))
+    try:
+        return make_run(stage, arguments, accelerator, lock)
+    except BaseException:
+        if lock:
+            lock.close()
+        raise
 
+
+def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, lock: IO[str] | None) -> TrainingRun:
+    """Prepare data, model and optimiser in an output folder that is locked, see `set_up`."""
+    output = Path(arguments.output)
     model, processor = initial_model(arguments.init_from)
     clips = load_parts(arguments, accelerator)
     branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
     unlabelled = check_labels(clips, arguments.label_columns([SUM, *branches]))
+    on_main_process(
+        accelerator,
+        lambda: check_same_run(
+            output,
+            arguments,
+            decisive_arguments(arguments)
+            | {"stage": stage.name, "mixed_precision": accelerator.mixed_precision}
+            | decisive_content(arguments, model, processor, branches, clips),
+        ),
+    )
     mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
     selected = prepare_model(stage, arguments, model, branches, mos)
     sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
@@ -176,8 +194,11 @@ def set_up(stage: Stage, arguments: StageArguments) -> TrainingRun:
     average = AveragedModel(selected, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
     accelerator.register_for_checkpointing(*([schedule, average] if average else [schedule]))
 
+    keep_plain_names(accelerator)
+
     terms = stage.terms(selected.config.branches)
     progress = resume(accelerator, arguments.output)
+    on_main_process(accelerator, lambda: check_best(output, progress))
     if arguments.log_with:
         accelerator.init_trackers(stage.name)
     return TrainingRun(

@@ -21,6 +21,7 @@ from modeling_aigcvqa.common.files import whole_file, whole_folder, write_json
 from modeling_aigcvqa.common.presets import save_model_folder
 
 from .arguments import SUM, StageArguments
+from .checkpoints import BEST, Progress
 from .clips import load_splits, rows_of_part, some_clips
 from .labels import some
 from .locks import LOCK
@@ -29,8 +30,6 @@ from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
 from .validation import chosen_terms, undefined
-
-BEST = "best"  # folder of the best model so far
 
 
 def make_accelerator(arguments: StageArguments) -> Accelerator:
@@ -147,11 +146,11 @@ def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Ten
         scores, labels: scores and labels (N,) of the validation clips, by name.
     """
     average, model = run.average, run.model
-    state = average.module.state_dict() if average else run.accelerator.get_state_dict(run.trained)
+    # torch.compile would put its own name before the names of the parameters.
+    uncompiled = getattr(run.trained, "_orig_mod", run.trained)
+    state = average.module.state_dict() if average else run.accelerator.get_state_dict(uncompiled)
     if run.accelerator.is_main_process:
-        # torch.compile puts its own name before the names of parameters.
-        trained = {name.replace("_orig_mod.", ""): value.detach().cpu() for name, value in state.items()}
-        state = model.state_dict() | trained
+        state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
         config, model.config = model.config, copy.deepcopy(model.config)
         note = set_level(model.config, scores, labels[SUM])
         if note:
@@ -162,13 +161,25 @@ def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Ten
     run.accelerator.wait_for_everyone()
 
 
+def check_best(output: Path, progress: Progress) -> None:
+    """Check that the model of the best epoch is there, if there was a validation.
+
+    Raises:
+        ValueError: if it is lost.
+    """
+    if progress.best_score is not None and not (output / BEST).exists() and not (output / "config.json").exists():
+        raise ValueError(
+            f"--output '{output}' has lost the folder '{BEST}' with the model of epoch {progress.best_epoch}; restore "
+            "it, or start anew in another folder."
+        )
+
+
 def finish(run: TrainingRun) -> None:
     """Move the best model into the output folder and write training.json, which marks the run as finished."""
     accelerator, progress, output = run.accelerator, run.progress, Path(run.arguments.output)
     if accelerator.is_main_process:
         best = output / BEST
-        if not best.exists() and not (output / "config.json").exists():
-            raise ValueError(f"--output '{output}' has lost the model of its best epoch; train it again.")
+        check_best(output, progress)
         if best.exists():
             for file in best.iterdir():
                 os.replace(file, output / file.name)

@@ -12,7 +12,8 @@ from ..configuration_aigcvqa import BRANCHES, AIGCVQAConfig
 from ..modeling_aigcvqa import AIGCVQAModel
 from ..provenance_aigcvqa import Provenance, Source
 from .formats import CheckpointError, CheckpointFormat, Conversion, convert_state, recognise
-from .sources import fetch_all, read_checkpoint, sha256_of
+from .reading import read_checkpoint
+from .sources import fetch_all, sha256_of
 
 REPORT = "conversion.json"
 CARD = """---
@@ -111,16 +112,17 @@ def assemble(
     that the branch does not change the quality score before it is trained.
     """
     branches = [branch for branch in BRANCHES if branch in addresses]
+    # The files first: a damaged one is refused before the networks are built.
+    states = {address: read_checkpoint(path) for address, path in paths.items()}
+    formats = {branch: recognise(states[addresses[branch]], addresses[branch], branch) for branch in branches}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AIGCVQAModel(AIGCVQAConfig(branches=branches)).eval()
     targets = model.state_dict()
-    states = {address: read_checkpoint(path) for address, path in paths.items()}
     digests = {address: sha256_of(path) for address, path in paths.items()}
     sources = []
     for branch in branches:
-        address = addresses[branch]
-        checkpoint_format = recognise(states[address], address, branch)
+        address, checkpoint_format = addresses[branch], formats[branch]
         conversion = convert_state(states[address], checkpoint_format, branch, targets, address)
         model.load_state_dict(conversion.tensors, strict=False)
         _configure(model, branch, checkpoint_format, conversion)

@@ -8,6 +8,7 @@ import fnmatch
 import re
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 StateDict = dict[str, Tensor]
@@ -222,18 +223,15 @@ def convert_state(
         ours = checkpoint_format.to_ours(key, branch)
         if ours not in targets:
             raise CheckpointError(f"'{source}': unknown key {key!r} in a {checkpoint_format.name} checkpoint.")
-        if checkpoint_format.inflate:
-            tensor = _inflate(tensor, targets[ours])
-        if tensor.shape != targets[ours].shape:
-            raise CheckpointError(
-                f"'{source}': key {key!r} has the shape {tuple(tensor.shape)}, the model needs "
-                f"{tuple(targets[ours].shape)}; this is a checkpoint of another size."
-            )
-        tensors[ours], used[key] = tensor, ours
+        inflate = checkpoint_format.inflate and tensor.ndim == 4 and targets[ours].ndim == 5
+        _check(tensor, targets[ours], inflate, f"'{source}': key {key!r}")
+        tensors[ours], used[key] = _inflate(tensor, targets[ours].shape[2]) if inflate else tensor, ours
     if checkpoint_format.copy_fragment_tables:
         for key in targets:
             if key.endswith("fragment_position_bias_table"):
-                tensors[key] = tensors[key.replace("fragment_position", "relative_position")].clone()
+                relative = key.replace("fragment_position", "relative_position")
+                if relative in tensors:  # otherwise it is reported as missing
+                    tensors[key] = tensors[relative].clone()
     untrained = sorted(key for key in targets if key.startswith(checkpoint_format.untrained.get(branch, ())))
     missing = [key for key in targets if key not in tensors and key not in untrained]
     if missing:
@@ -254,9 +252,20 @@ def _reason_unused(key: str, checkpoint_format: CheckpointFormat, branch: str) -
     return None
 
 
-def _inflate(tensor: Tensor, target: Tensor) -> Tensor:
-    """(O, I, h, w) -> (O, I, t, h, w), repeated along time and divided by t; other tensors are returned unchanged."""
-    if tensor.ndim == 4 and target.ndim == 5:
-        length = target.shape[2]
-        return tensor[:, :, None].expand(-1, -1, length, -1, -1) / length
-    return tensor
+def _check(tensor: Tensor, target: Tensor, inflate: bool, what: str) -> None:
+    """Refuse a tensor of another shape or kind than the parameter, before anything is copied; `what` names it."""
+    shape = target.shape[:2] + target.shape[3:] if inflate else target.shape
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"{what} has the shape {tuple(tensor.shape)}, the model needs {tuple(shape)}; this is a checkpoint of "
+            "another size."
+        )
+    if target.is_floating_point() and not tensor.is_floating_point():
+        raise CheckpointError(f"{what} holds {tensor.dtype}, not floating-point numbers; it is damaged.")
+    if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+        raise CheckpointError(f"{what} holds NaN or infinite numbers; it is damaged: fetch the file again.")
+
+
+def _inflate(tensor: Tensor, length: int) -> Tensor:
+    """(O, I, h, w) -> (O, I, t, h, w), repeated along time and divided by its length t."""
+    return tensor[:, :, None].expand(-1, -1, length, -1, -1) / length

@@ -1,7 +1,6 @@
-"""Fetch published checkpoints into the caches of huggingface_hub and torch.hub, and read them safely."""
+"""Fetch published checkpoints into the caches of huggingface_hub and torch.hub."""
 
 import hashlib
-import pickle
 import re
 import shutil
 import urllib.request
@@ -10,28 +9,16 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils.sha import sha_fileobj
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ..common.files import write_text
-from .formats import CheckpointError, StateDict
+from .formats import CheckpointError
 
 HUB_ADDRESS = re.compile(r"hub:(?P<repo_id>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<filename>.+)")
-WRAPPERS = ("state_dict", "model")
 TIMEOUT_S = 30.0
-# Published checkpoints also hold their best validation results, as numpy numbers.
-SAFE_GLOBALS = [
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype("float64")),
-    type(np.dtype("float32")),
-]
 
 
 @dataclass(frozen=True)
@@ -183,54 +170,3 @@ def _check_disk(size: int) -> None:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return sha_fileobj(file).hex()
-
-
-def read_checkpoint(path: Path) -> StateDict:
-    """The state dict in a safetensors file or a torch file. Code in the file is not executed.
-
-    Raises:
-        CheckpointError: if the file is damaged or is anything else; names the file.
-    """
-    with path.open("rb") as file:
-        head = file.read(9)
-    is_safetensors = head[8:9] == b"{"
-    if not is_safetensors and not head.startswith((b"PK", b"\x80")):  # torch's zip format and its old pickle format
-        raise CheckpointError(f"'{path}' is not a checkpoint: neither a safetensors nor a torch file.")
-    try:
-        if is_safetensors:
-            content = load_file(path)
-        else:
-            with torch.serialization.safe_globals(SAFE_GLOBALS):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):  # a class or a function that torch does not allow
-            wanted = re.search(r"GLOBAL (\S+)", str(error))
-            raise CheckpointError(
-                f"'{path}' wants to run code when it is read ({wanted[1] if wanted else error}) and was refused; use a "
-                "file of tensors alone."
-            ) from error
-        raise CheckpointError(f"'{path}' is not a checkpoint ({_first_line(error)}).") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"'{path}' cannot be read as a checkpoint ({_first_line(error)}); it may be truncated: fetch it again."
-        ) from error
-    return unwrap(content, path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def unwrap(content: object, path: Path) -> StateDict:
-    """The state dict in {"state_dict": ...} or {"model": ...}, without the prefix "module." of DataParallel."""
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"'{path}' does not hold a state dict (but a {type(content).__name__}).")
-    strange = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise CheckpointError(f"'{path}': the entry {strange[0]!r} is not a tensor; this is not a state dict.")
-    if all(key.startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}
-    return content

@@ -28,7 +28,8 @@ from modeling_aigcvqa.conversion.formats import (
     CheckpointError,
     convert_state,
 )
-from modeling_aigcvqa.conversion.sources import Address, fetch_all, read_checkpoint, sha256_of
+from modeling_aigcvqa.conversion.reading import read_checkpoint
+from modeling_aigcvqa.conversion.sources import Address, fetch_all, sha256_of
 from tests.modeling.conversion.published import published, published_name
 from training.convert_checkpoints import main
 

@@ -132,8 +132,18 @@ def clip_metadata(
 
 
 def opened_file(source: bytes | Path) -> BinaryIO:
-    """A file, or its content, opened for reading."""
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    """A file, or its content, opened for reading. Reads after the deadline raise VideoReadError."""
+    if seconds_left() is None:
+        return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    return _TimedFile(io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0))
+
+
+class _TimedFile(io.BufferedReader):
+    """A file that ends what reads it at the deadline, even where no frame has been read yet."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        check_time("the clip")
+        return super().read(size)
 
 
 def on_background(pixels: Tensor) -> Tensor:

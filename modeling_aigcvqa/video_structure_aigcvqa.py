@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from .frames_aigcvqa import check_time
+
 Data = bytes | mmap.mmap
 
 # Boxes of the top level.
@@ -67,6 +69,7 @@ def _chain(data: Data, length_at: Callable[[Data, int], int | None], start: int 
     """
     position = start
     while position < len(data):
+        check_time("the clip")  # a small file may have millions of elements
         length = length_at(data, position)
         if length is None:
             return f"its structure is broken at byte {position}"
@@ -124,6 +127,7 @@ def _ogg_damage(data: Data) -> str | None:
     ended: dict[bytes, bool] = {}
     position = 0
     while position < len(data):
+        check_time("the clip")
         head = data[position : position + 27]
         if len(head) < 27 or head[:4] != b"OggS":
             return f"its structure is broken at byte {position}"

@@ -164,6 +164,14 @@ def test_the_deadline_ends_the_reading_of_a_clip(small_model, processor, video, 
     assert "takes longer to read than is allowed here" in found["error"]
 
 
+def test_the_deadline_ends_the_counting_of_frames(small_model, processor):
+    """A GIF of many tiny frames takes long before its number of frames is known."""
+    scorer = AIGCVQAPipeline(model=small_model, processor=processor)
+    item = {"video": gif(frames=200, size=16), "prompt": PROMPT}
+    found = scorer(item, limits={"deadline": time.monotonic() - 1}, on_error="return")
+    assert "takes longer to read than is allowed here" in found["error"]
+
+
 def test_a_request_that_waited_too_long_is_answered(handler, video, monkeypatch):
     monkeypatch.setattr(handler, "limits", Limits(request_seconds=1))
     blocked = threading.Event()

@@ -80,6 +80,7 @@ def test_its_page_on_pypi_has_no_dead_links(wheel):
     assert all(link.startswith(("https://", "#")) for link in re.findall(r"\]\(([^)]+)\)", readme))
 
 
+@pytest.mark.slow
 def test_it_scores_explains_and_converts(run, tmp_path):
     where = run("python", "-c", "import modeling_aigcvqa; print(modeling_aigcvqa.__file__)", cwd=tmp_path).strip()
     assert not Path(where).is_relative_to(REPOSITORY)

@@ -52,6 +52,7 @@ def test_auto_classes(model_folder, clip, expected, tmp_path):
     assert score == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_pipeline_and_saving_again(model_folder, clip, expected, tmp_path):
     code = """
     from transformers import pipeline

@@ -142,6 +142,7 @@ def files(full, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_a_folder_that_loads_elsewhere(files, full, tmp_path, capsys):
     out = tmp_path / "model"
     assert main(["--technical", str(files["dover"]), "--aesthetic", str(files["dover"]), "--out", str(out)]) == 0

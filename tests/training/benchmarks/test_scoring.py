@@ -16,6 +16,7 @@ def rows_of(tmp_path, *options) -> list[dict]:
     return json.loads(output.read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_a_table_and_json_of_the_small_model(tmp_path, capsys):
     rows = {row["part"]: row for row in rows_of(tmp_path, "--num_frames", "4", "--compare")}
     assert set(rows) == {"decode", "decode and both views", *BRANCHES, "all branches"}

@@ -32,6 +32,7 @@ def test_a_step_and_its_loader_are_timed_and_compared(tmp_path, workers, capsys)
     assert f"{expected:.1%} of a step" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_frozen_parameters_need_no_work_in_the_backward_pass(tmp_path):
     options = ["--num_workers", "0", "--branches", "alignment", "--mixed_precision", "no", "--cache", "--unfixed_ratio"]
     work = [rows_of(tmp_path, *options, ratio)[1]["gflop"] for ratio in ("0", "0.7", "1")]

@@ -410,6 +410,21 @@ def test_labels_are_checked_before_the_first_step(data, start, tmp_path):
         run("stage1", missing, start, tmp_path / "b")
 
 
+def test_clips_without_a_mos_are_left_out_of_the_splits_of_the_data(data, start, tmp_path, capsys):
+    """A split file names the clips that are wanted; a data set may hold others."""
+    folder, _ = relabelled(data, tmp_path / "data", mos=lambda number, mos: None if number == 5 else mos)
+    rows = (folder / "data" / "train" / "metadata.jsonl").read_text().splitlines()
+    missing = json.loads(rows[5])["id"]
+    shutil.copytree(folder / "data" / "train", folder / "data" / "validation")
+    for part, lines in (("train", rows[:16]), ("validation", rows[16:])):
+        (folder / "data" / part / "metadata.jsonl").write_text("\n".join(lines))
+    arguments = options((folder, ""), start, tmp_path / "run", max_steps=1)
+    place = arguments.index("--split_file")
+    forget_accelerator()
+    stage1.main(arguments[:place] + arguments[place + 2 :])
+    assert f"1 of 16 clips of the train part have no MOS: {missing}" in capsys.readouterr().out
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(data, start, tmp_path):
     with pytest.raises(FloatingPointError, match="not finite"):
         run("stage1", data, start, tmp_path / "run", learning_rate=1e30, epochs=3)

@@ -72,5 +72,5 @@ def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> 
         return None
     return (
         f"validation: the deviation of the quality scores is {spread:.3g}, that of the labels {deviation:.3g}; the "
-        f"scale of the scores is multiplied by {factor:.3g} only, and their deviation stays another than the labels'"
+        f"scale of the scores is multiplied by {factor:.3g} only, so that theirs stays the smaller one"
     )

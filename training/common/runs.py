@@ -7,8 +7,9 @@ import math
 import os
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -38,8 +39,13 @@ def make_accelerator(arguments: StageArguments) -> Accelerator:
     Raises:
         ValueError: if the settings of accelerate do not fit the arguments.
     """
+    check_bfloat16(arguments.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION"))
     accelerator = Accelerator(
-        mixed_precision=arguments.mixed_precision, log_with=arguments.log_with, project_dir=arguments.output
+        mixed_precision=arguments.mixed_precision,
+        log_with=arguments.log_with,
+        project_dir=arguments.output,
+        # Gradients lie in the buffers that DDP sends, instead of being copied there.
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if accelerator.gradient_accumulation_steps != 1:
         raise ValueError(
@@ -63,6 +69,29 @@ def make_accelerator(arguments: StageArguments) -> Accelerator:
         settings["gradient_clipping"] = arguments.max_grad_norm
     set_seed(arguments.seed, device_specific=True)
     return accelerator
+
+
+def check_bfloat16(mixed_precision: str | None) -> None:
+    """Refuse bfloat16 on a card that only emulates it.
+
+    Raises:
+        ValueError: names the card and what it has.
+    """
+    uses_cuda = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() != "true"
+    if mixed_precision == "bf16" and uses_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        major, minor = torch.cuda.get_device_capability()
+        raise ValueError(
+            f"mixed_precision=bf16: {torch.cuda.get_device_name()} has compute capability {major}.{minor}, and "
+            "bfloat16 needs 8.0; choose fp16 or no."
+        )
+
+
+def tf32_text(device: torch.device) -> str:
+    """Whether float32 products and convolutions are rounded to TF32, for the banner."""
+    if device.type != "cuda":
+        return "no TF32"
+    products = "off" if torch.get_float32_matmul_precision() == "highest" else "on"
+    return f"TF32 {products} for products, {'on' if torch.backends.cudnn.allow_tf32 else 'off'} for convolutions"
 
 
 def load_parts(arguments: StageArguments, accelerator: Accelerator) -> dict[str, Dataset]:
@@ -121,7 +150,7 @@ def print_banner(run: TrainingRun) -> None:
         "clips": f"{len(run.clips['train'])} train, {len(run.clips['validation'])} validation",
         "batch": f"{arguments.batch_size} = {accelerator.num_processes} processes x {per_process}, {micro} per pass",
         "steps": f"{run.last_step}, {run.sampler.batches_per_epoch} per epoch",
-        "precision": accelerator.mixed_precision,
+        "precision": f"{accelerator.mixed_precision}, {tf32_text(accelerator.device)}",
         "device": f"{accelerator.device} ({accelerator.distributed_type.value})",
     }
     for branch, (trained, total) in trainable_counts(run.selected).items():

@@ -31,7 +31,7 @@ from training.common.parameters import (
     trainable_counts,
     unfix,
 )
-from training.common.runs import make_accelerator
+from training.common.runs import make_accelerator, tf32_text
 from training.common.steps import score, training_step, with_negative_labels
 from training.common.validation import score_clips, selection_score, validation_batches, validation_metrics
 
@@ -545,6 +545,42 @@ def test_invalid_values_on_the_command_line_end_with_a_usage_message(capsys):
 def test_wrong_arguments_are_named(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         StageArguments(data="d", output="o", **change)
+
+
+def test_bfloat16_needs_a_card_that_has_it(monkeypatch, tmp_path):
+    """There is no such card here: what torch says about it is made up."""
+    forget_accelerator()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    for name, value in (("is_available", True), ("get_device_capability", (7, 0)), ("get_device_name", "Tesla V100")):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    arguments = StageArguments(data="d", output=str(tmp_path), mixed_precision="bf16")
+    with pytest.raises(ValueError, match=r"Tesla V100 has compute capability 7\.0.*choose fp16 or no"):
+        make_accelerator(arguments)
+
+
+def test_gradients_are_views_of_the_buffers_that_are_sent(monkeypatch, tmp_path):
+    forget_accelerator()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    accelerator = make_accelerator(StageArguments(data="d", output=str(tmp_path)))
+    assert accelerator.ddp_handler.gradient_as_bucket_view and tf32_text(accelerator.device) == "no TF32"
+
+
+def test_workers_persist_and_follow_the_epoch(data, processor):
+    sampler = GlobalBatchSampler(20, 10, 0, 0, 1)
+    dataset = ClipDataset(load_clips(str(data[0])), processor, {"quality": "mos"}, ["pixel_values_resized"], seed=0)
+    loader = make_loader(dataset, sampler, num_workers=1)
+    found, workers = [], set()
+    for sampler.epoch in (0, 1):
+        found.append([index for batch in loader for index in batch["index"].tolist()])
+        workers |= {worker.pid for worker in loader._iterator._workers}
+    assert found == [[i for b in order_of(epoch) for i in b] for epoch in (0, 1)] and len(workers) == 1
+
+
+def order_of(epoch: int) -> list[list[int]]:
+    sampler = GlobalBatchSampler(20, 10, 0, 0, 1)
+    sampler.epoch = epoch
+    return [[index for _, index in batch] for batch in sampler]
 
 
 def test_accumulation_by_accelerate_is_refused(accelerator, monkeypatch, tmp_path):

@@ -66,7 +66,7 @@ def test_some_branches_of_it_alone(clip):
     whole, technical = load_pipeline("small"), load_pipeline("small", ["technical"])
     item = {"video": str(clip), "prompt": "a moving gradient"}
     assert technical(item)["technical_score"] == pytest.approx(whole(item)["technical_score"], abs=1e-4)
-    assert set(technical(item)) == {"quality_score", "technical_score"}
+    assert set(technical(item)) == {"quality_score", "technical_score", "quality_of"}
 
 
 def test_its_figures_are_of_this_model_and_stand_in_the_documentation():

@@ -372,6 +372,7 @@ def test_the_share_of_right_prompts():
 # ----------------------------------------------------------------------------------------------------- many processes
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_files_and_go_on_for_each_other(data, model_folder, tmp_path):
     """A run of two processes that was stopped goes on with one, and the scores are the same."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -211,12 +211,16 @@ def _flush(files: list[Path]) -> None:
 
 
 def apply_umask(files: Iterable[Path]) -> None:
-    """Let others read files as far as the umask allows: safetensors lets only their owner read its files."""
+    """Let others read files as far as the umask allows: safetensors lets only their owner read its files.
+
+    Files with further names (hard links), such as the clips of a prepared folder, belong to someone else and stay.
+    """
     mask = os.umask(0)
     os.umask(mask)
     for file in files:
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode | (0o666 & ~mask) != mode:
+        status = file.stat()
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_nlink == 1 and mode | (0o666 & ~mask) != mode:
             file.chmod(mode | (0o666 & ~mask))
 
 

@@ -178,6 +178,14 @@ def test_everyone_may_read_what_the_umask_allows(tmp_path):
     assert stat.S_IMODE((tmp_path / "x" / "a.txt").stat().st_mode) == 0o666 & ~mask
 
 
+def test_the_permissions_of_linked_files_stay(tmp_path):
+    """A prepared folder holds hard links to the clips of its source."""
+    (tmp_path / "source.mp4").touch(mode=0o600)
+    with whole_folder(tmp_path / "x") as partial:
+        os.link(tmp_path / "source.mp4", partial / "clip.mp4")
+    assert stat.S_IMODE((tmp_path / "source.mp4").stat().st_mode) == 0o600
+
+
 def test_unusual_targets(tmp_path):
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")

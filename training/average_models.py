@@ -78,11 +78,14 @@ def average_config(configs: list[AIGCVQAConfig]) -> AIGCVQAConfig:
         for name in AVERAGED_OF_BRANCH:
             setattr(part, name, sum(getattr(config.parts[branch], name) for config in configs) / len(configs))
     provenances = [config.get_provenance() for config in configs]
+    for provenance in provenances:
+        for name in ("sources", "license", "untrained"):
+            if getattr(provenance, name) != getattr(provenances[0], name):
+                raise ValueError(f"the {name} of the models differ; average trainings that started from one model.")
     runs = [run for provenance in provenances for run in provenance.runs]
     unique = [run for place, run in enumerate(runs) if run not in runs[:place]]
-    caveats = [provenance.caveat for provenance in provenances if provenance.caveat]
-    caveat = caveats[0] if caveats else None
-    result.set_provenance(dataclasses.replace(provenances[0], runs=unique, caveat=caveat))
+    caveats = dict.fromkeys(provenance.caveat for provenance in provenances if provenance.caveat)
+    result.set_provenance(dataclasses.replace(provenances[0], runs=unique, caveat=" ".join(caveats) or None))
     return result
 
 

@@ -46,6 +46,8 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # a link stays a link
     if not path.parent.is_dir():
         raise FileNotFoundError(f"'{path}' cannot be written: the folder '{path.parent}' does not exist.")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"'{path}' cannot be written: it is a folder or a device; name a file.")
     if durable:
         _sweep(path)
     partial = _hidden_name(path)
@@ -72,6 +74,8 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         OSError: if the disk is full; names `path`.
     """
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"'{path}' cannot be written: it is a file; name a folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     recover_folder(path)

@@ -49,11 +49,11 @@ class ScoreFile:
         self.is_csv = self.journal.suffix.lower() == ".csv"
         self.columns = list(dict.fromkeys([name for row in rows for name in row] + list(RESULTS)))
         self.results: list[dict] = []
-        if overwrite:
-            for old in (self.record, self.journal, self.path):
-                old.unlink(missing_ok=True)
+        self.overwrite = overwrite
 
     def __enter__(self) -> "ScoreFile":
+        if self.overwrite:
+            self._remove_old()
         self._check_record()
         self.complete_without_journal = not self.in_place and self.path.exists() and not self.journal.exists()
         if self.complete_without_journal:
@@ -74,6 +74,14 @@ class ScoreFile:
         self.results.append(result)
         if not self.in_place and len(self.results) == len(self.rows):
             self._write_parquet()
+
+    def _remove_old(self) -> None:
+        """Remove what is there, unless another process writes it."""
+        with self.journal.open("rb") if self.journal.exists() else contextlib.nullcontext() as file:
+            if file is not None:
+                _lock(file, self.path)
+            for old in (self.record, self.journal, self.path):
+                old.unlink(missing_ok=True)
 
     def _check_record(self) -> None:
         """Refuse a file that other arguments, or another program, made."""

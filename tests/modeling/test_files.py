@@ -194,6 +194,11 @@ def test_unusual_targets(tmp_path):
     long = tmp_path / ("ü" * 125 + ".txt")
     write_text(long, "new")
     assert long.read_text() == "new"
+    with pytest.raises(FileExistsError, match="it is a folder or a device"):
+        write_text("/dev/null", "new")
+    with pytest.raises(FileExistsError, match="it is a file"), whole_folder(tmp_path / "real.txt"):
+        pass
+    assert (tmp_path / "real.txt").read_text() == "new"
     with pytest.raises(FileNotFoundError, match=r"the folder '.*nowhere' does not exist"):
         write_text(tmp_path / "nowhere" / "x.txt", "new")
 

@@ -169,8 +169,9 @@ def test_a_killed_process_loses_no_row(manifest, tmp_path, number, capsys):
     output = tmp_path / "scores.jsonl"
     process = start("--manifest", long, "--output", output, "--num_workers", 2)
     wait_for_rows(output, 1)
-    assert run("--manifest", long, "--output", output) == 2
-    assert "written by another process" in capsys.readouterr().err
+    for option in ([], ["--overwrite"]):
+        assert run("--manifest", long, "--output", output, *option) == 2
+        assert "written by another process" in capsys.readouterr().err
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     kept = output.read_bytes().count(b"\n")

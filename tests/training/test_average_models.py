@@ -5,9 +5,10 @@ import torch
 
 from modeling_aigcvqa import load_model
 from modeling_aigcvqa.common.presets import default_processor
+from modeling_aigcvqa.provenance_aigcvqa import Provenance, Source
 from tests.conftest import save_model_folder
 from tests.training.tiny import tiny_model
-from training.average_models import main
+from training.average_models import average_config, main
 
 
 @pytest.fixture
@@ -48,3 +49,12 @@ def test_other_models_are_refused(models, tmp_path, capsys):
     assert "differ" in capsys.readouterr().err
     assert main(["--models", models[0], "--output", str(tmp_path / "average")]) == 2
     assert not (tmp_path / "average").exists()
+
+
+def test_models_from_other_published_weights_are_refused(models):
+    """Their licences would be lost."""
+    first, second = (load_model(name)[0].config for name in models)
+    source = Source(branches=["technical"], name="DOVER", address="a", license="b", sha256="c", commercial_use=False)
+    second.set_provenance(Provenance(sources=[source]))
+    with pytest.raises(ValueError, match="the sources of the models differ"):
+        average_config([first, second])

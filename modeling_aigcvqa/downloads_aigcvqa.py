@@ -3,7 +3,9 @@
 import http.client
 import ipaddress
 import queue
+import selectors
 import socket
+import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -15,7 +17,8 @@ from .frames_aigcvqa import seconds_left
 
 SILENCE_S = 30.0  # longest wait for a single answer of the network
 HOST_S = 30.0  # for a complete fetch from a listed host
-ANY_S = 900.0  # for a complete fetch from any address
+ANY_S = 120.0  # for a complete fetch from any address
+EXCESS_S = 1.0  # wait for the end of the connection after the last byte that was announced
 MAX_REDIRECTS = 5
 ALLOWED_IN_PATHS = "/%:@!$&'()*+,;=~-._"  # everything else is escaped
 
@@ -28,20 +31,20 @@ def download(url: str, max_bytes: int, hosts: Sequence[str] | None = None, secon
         max_bytes: a larger body is refused.
         hosts: None for any address; redirects to other http(s) addresses are then followed, but not from https to http
             and not from a public host into a private network. Otherwise only https addresses on these hosts are
-            fetched, without port and user, and redirects are not followed. All IP addresses of the host must be public,
-            so that a listed name cannot lead into the operator's network.
+            fetched, without port, user and proxy, and redirects are followed between these hosts alone. All IP
+            addresses of a host must be public, so that a listed name cannot lead into the operator's network.
         seconds: time for all of it, from the lookup of the name to the last byte; None for `HOST_S` or `ANY_S`.
 
     Raises:
-        ValueError: if the address is not allowed, cannot be fetched in time, or holds too much or less than the server
-            announced; names the address, without a password.
+        ValueError: if the address is not allowed, cannot be fetched in time, or holds too much, or more or less than
+            the server announced; names the address, without a password.
     """
     shown = _without_user(url)
     try:
         if hosts is None:
-            return _within(seconds or ANY_S, lambda keep: _fetch(_checked_url(url), max_bytes, keep))
-        parts = _checked_host(url, hosts)
-        return _within(seconds or HOST_S, lambda keep: _fetch_from_host(parts, max_bytes, keep))
+            return _within(seconds or ANY_S, lambda sockets: _fetch(_checked_url(url), max_bytes, sockets))
+        address = _checked_host(url, hosts)
+        return _within(seconds or HOST_S, lambda sockets: _fetch(address, max_bytes, sockets, hosts))
     except (OSError, http.client.HTTPException) as error:
         reason = f"the server answered {error.code} {error.reason}" if isinstance(error, HTTPError) else error
         raise ValueError(f"{shown!r} could not be fetched ({reason}); check the address and the network.") from error
@@ -49,19 +52,19 @@ def download(url: str, max_bytes: int, hosts: Sequence[str] | None = None, secon
         raise ValueError(f"the address {shown!r} is not fetched: {error}") from error
 
 
-def _within(seconds: float, fetch: Callable[[Callable[[Any], None]], bytes]) -> bytes:
+def _within(seconds: float, fetch: Callable[["_Sockets"], bytes]) -> bytes:
     """The result of `fetch`, which runs in a thread, so that no phase of it can outlast the deadline.
 
-    `fetch` is called with a function that takes the open response: it is shut down if time runs out.
+    If time runs out, its connections are ended and no more can be opened, so the thread ends too.
     """
     left = seconds_left()
     seconds = seconds if left is None else min(seconds, left)
     outcome: queue.Queue = queue.Queue()
-    opened: list[Any] = []
+    sockets = _Sockets()
 
     def run() -> None:
         try:
-            outcome.put((fetch(opened.append), None))
+            outcome.put((fetch(sockets), None))
         except BaseException as error:
             outcome.put((None, error))
 
@@ -69,52 +72,82 @@ def _within(seconds: float, fetch: Callable[[Callable[[Any], None]], bytes]) -> 
     try:
         body, error = outcome.get(timeout=seconds)
     except queue.Empty:
-        for response in opened:
-            _shut_down(response)
         raise TimeoutError(f"not complete after {seconds:.3g} s") from None
+    finally:
+        sockets.end()
     if error is not None:
         raise error
     return body
 
 
-def _shut_down(response: Any) -> None:
-    """End the connection under a response, so that the thread that reads it ends too."""
-    raw = getattr(getattr(response, "fp", None), "raw", None)
-    sock = getattr(raw, "_sock", None)
-    if sock is not None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+class _Sockets:
+    """Second handles of the sockets of a fetch, through which another thread can end its connections."""
+
+    def __init__(self) -> None:
+        self.handles: list[socket.socket] = []
+        self.ended = False
+        self.lock = threading.Lock()
+
+    def connect(self, address: tuple[str, int], timeout: float, source: Any = None) -> socket.socket:
+        """As `socket.create_connection`; the connection is kept before a proxy or TLS is spoken to."""
+        connection = socket.create_connection(address, timeout, source)
+        with self.lock:
+            if self.ended:  # while the name was looked up
+                connection.close()
+                raise TimeoutError("the time is over")
+            self.handles.append(connection.dup())
+        return connection
+
+    def connect_to_public(self, address: tuple[str, int], timeout: float, source: Any = None) -> socket.socket:
+        """To an IP address that was checked. The name is not resolved again, so it cannot change after the check."""
+        return self.connect((public_address(*address), address[1]), timeout, source)
+
+    def end(self) -> None:
+        with self.lock:
+            self.ended = True
+            for handle in self.handles:
+                try:
+                    handle.shutdown(socket.SHUT_RDWR)
+                except OSError:  # it has ended already
+                    pass
+                handle.close()
+
+    def has_news(self, seconds: float) -> bool:
+        """Whether the last connection has more to read, or has ended, within `seconds`."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.handles[-1], selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
 
-def _fetch(url: str, max_bytes: int, keep: Callable[[Any], None]) -> bytes:
-    """From any address, with the proxies of the environment."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        _CheckedRedirects(_is_public(urlsplit(url).hostname)),
-    ):
-        opener.add_handler(handler)
-    with opener.open(url, timeout=SILENCE_S) as response:
-        keep(response)
-        return _body(response, max_bytes)
+class _Connections(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens connections with a function in place of `socket.create_connection`."""
+
+    def __init__(self, connect: Callable[..., socket.socket]):
+        super().__init__(context=ssl.create_default_context())
+        self.connect = connect
+
+    def do_open(self, http_class: type, request: urllib.request.Request, **options: Any) -> Any:
+        def opened(host: str, **settings: Any) -> http.client.HTTPConnection:
+            connection = http_class(host, **settings)
+            connection._create_connection = self.connect
+            return connection
+
+        return super().do_open(opened, request, **options)
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http(s) addresses alone, and checks where they lead."""
+    """Follows redirects to http(s) addresses alone, or between listed hosts, and checks where they lead."""
 
     max_redirections = MAX_REDIRECTS
     max_repeats = 2
 
-    def __init__(self, from_public: bool | None):
-        self.from_public = from_public
+    def __init__(self, hosts: Sequence[str] | None, from_public: bool | None):
+        self.hosts, self.from_public = hosts, from_public
 
     def redirect_request(self, request, file, code, message, headers, url):
+        file.close()  # its body is not read: it may be of any length
+        if self.hosts is not None:
+            return super().redirect_request(request, file, code, message, headers, _checked_host(url, self.hosts))
         target = urlsplit(_checked_url(url))
         if request.type == "https" and target.scheme != "https":
             raise ValueError(f"it redirects from https to {target.scheme}.")
@@ -123,37 +156,61 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(request, file, code, message, headers, urlunsplit(target))
 
 
-def _fetch_from_host(parts: Any, max_bytes: int, keep: Callable[[Any], None]) -> bytes:
-    """From a listed host, whose IP addresses are checked."""
-    connection = CheckedConnection(parts.hostname.lower(), timeout=SILENCE_S)
-    try:
-        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-        response = connection.getresponse()
-        keep(response)
-        if response.status // 100 == 3:
-            raise ValueError(f"it answered {response.status} (redirects are not followed).")
-        return _body(response, max_bytes)
-    finally:
-        connection.close()
+def _fetch(url: str, max_bytes: int, sockets: _Sockets, hosts: Sequence[str] | None = None) -> bytes:
+    """From any address, with the proxies of the environment, or from a listed host."""
+    opener = urllib.request.OpenerDirector()
+    handlers: list[urllib.request.BaseHandler] = [
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ]
+    if hosts is None:
+        from_public = _is_public(urlsplit(url).hostname)
+        handlers += [urllib.request.ProxyHandler(), _Connections(sockets.connect)]
+    else:
+        from_public = True
+        handlers += [_Connections(sockets.connect_to_public)]
+    for handler in [*handlers, _CheckedRedirects(hosts, from_public)]:
+        opener.add_handler(handler)
+    with opener.open(url, timeout=SILENCE_S) as response:
+        return _body(response, max_bytes, sockets)
 
 
-def _body(response: Any, max_bytes: int) -> bytes:
+def _body(response: http.client.HTTPResponse, max_bytes: int, sockets: _Sockets) -> bytes:
     """The complete body of a response."""
     if response.status != 200:
         raise ValueError(f"it answered {response.status} ({response.reason}), which is not a file.")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise ValueError(f"the server compresses it ({encoding}) although that was not asked for.")
-    declared = response.headers.get("Content-Length", "")
-    length = int(declared) if declared.isascii() and declared.isdigit() else None
+    coding = response.headers.get_all("Transfer-Encoding", [])
+    if [text.strip().lower() for text in coding] not in ([], ["chunked"]):
+        raise ValueError(f"the server sends it as {', '.join(coding)!r}, and only 'chunked' is read.")
+    length = _declared_length(response)
     _check_size(length or 0, max_bytes)
+    # The response itself would stop at the length that was announced, and say nothing of more or less.
+    source = response if response.chunked else response.fp
     body = bytearray()
-    while chunk := response.read1(1 << 16):
+    while (length is None or len(body) < length) and (chunk := source.read1(1 << 16)):
         body += chunk
         _check_size(len(body), max_bytes)
-    if length is not None and len(body) < length and not response.chunked:
+    if length is None:
+        return bytes(body)
+    if len(body) < length:
         raise OSError(f"only {len(body)} of {length} bytes arrived")
+    if len(body) > length or (response.will_close and sockets.has_news(EXCESS_S) and source.read1(1)):
+        raise OSError(f"more than the {length} bytes arrived that were announced")
     return bytes(body)
+
+
+def _declared_length(response: http.client.HTTPResponse) -> int | None:
+    """The length in bytes that the server announced, or None. A length beside chunks has no meaning."""
+    declared = {text.strip() for text in response.headers.get_all("Content-Length", [])}
+    if not declared or response.chunked:
+        return None
+    text = declared.pop()
+    if declared or not (text.isascii() and text.isdigit()):
+        raise ValueError(f"the server gives its length as {', '.join(sorted({text, *declared}))!r}, not as a number.")
+    return int(text)
 
 
 def _check_size(size: int, max_bytes: int) -> None:
@@ -180,8 +237,8 @@ def _checked_url(url: str) -> str:
     return urlunsplit((parts.scheme.lower(), place, path, query, ""))
 
 
-def _checked_host(url: str, hosts: Sequence[str]) -> Any:
-    """The parts of an https address on a listed host. Raises ValueError for any other address."""
+def _checked_host(url: str, hosts: Sequence[str]) -> str:
+    """The escaped https address on a listed host. Raises ValueError for any other address."""
     if not hosts:
         raise ValueError("no host is allowed here. Send the video itself.")
     parts = urlsplit(url)
@@ -190,7 +247,7 @@ def _checked_host(url: str, hosts: Sequence[str]) -> Any:
         raise ValueError(
             f"it is not allowed: expected https://HOST/... with HOST one of {list(hosts)}, without port and user."
         )
-    return urlsplit(_checked_url(url))
+    return _checked_url(url)
 
 
 def _without_user(url: str) -> str:
@@ -198,14 +255,6 @@ def _without_user(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     place, slash, path = rest.partition("/")
     return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}" if mark else url
-
-
-class CheckedConnection(http.client.HTTPSConnection):
-    """HTTPS to an IP address that was checked. The name is not resolved again, so it cannot change after the check."""
-
-    def connect(self) -> None:
-        plain = socket.create_connection((public_address(self.host, self.port), self.port), self.timeout)
-        self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
 
 
 def public_address(host: str, port: int) -> str:

@@ -4,6 +4,7 @@ import gzip
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,6 +70,27 @@ def test_one_deadline_for_all_of_it(answers, answer):
         download(answers(answer), 10**7, seconds=0.3)
 
 
+@pytest.mark.parametrize("part", ["handshake", "headers", "body"])
+def test_nothing_stays_open_after_the_deadline(part):
+    """The server sees the end of the connection soon after the deadline, whatever the client waited for."""
+    started = {"handshake": b"", "headers": OK, "body": OK + b"Content-Length: 9\r\n\r\na"}[part]
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        accepted = server.submit(accept, listener, started)
+        url = f"{'https' if part == 'handshake' else 'http'}://127.0.0.1:{listener.getsockname()[1]}/clip.mp4"
+        with pytest.raises(ValueError, match=r"not complete after 0.3 s"):
+            download(url, 100, seconds=0.3)
+        with accepted.result() as connection:
+            connection.settimeout(1)
+            while connection.recv(4096):
+                pass
+
+
+def accept(listener, answer):
+    connection, _ = listener.accept()
+    connection.sendall(answer)
+    return connection
+
+
 def test_the_lookup_of_the_name_counts(monkeypatch):
     monkeypatch.setattr(downloads_aigcvqa.socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
     with pytest.raises(ValueError, match=r"not complete after 0.3 s"):
@@ -89,6 +111,10 @@ def test_the_limit_of_the_clip_counts_too(answers):
         (b"Content-Encoding: gzip", gzip.compress(bytes(10**6)), "the server compresses it"),
         (b"Content-Length: 1001", b"", "more than the 1000 bytes allowed"),
         (b"X: 1", bytes(1001), "more than the 1000 bytes allowed"),
+        (b"Content-Length: 3", b"clip", "more than the 3 bytes arrived"),
+        (b"Content-Length: 4\r\nContent-Length: 3", b"clip", "its length as '3, 4'"),
+        (b"Content-Length: -4", b"clip", "its length as '-4'"),
+        (b"Transfer-Encoding: gzip, chunked", b"4\r\nclip\r\n0\r\n\r\n", "sends it as 'gzip, chunked'"),
     ],
 )
 def test_bodies_that_are_not_what_was_announced(answers, head, body, message):
@@ -113,6 +139,22 @@ def test_other_answers(serve, answer, message):
     port = serve(lambda path, _: answer)
     with pytest.raises(ValueError, match=message):
         download(f"http://127.0.0.1:{port}/clip.mp4", 1000)
+
+
+def test_the_body_of_a_redirect_is_not_read(answers):
+    clip = answers(lambda connection: connection.sendall(OK + b"Content-Length: 4\r\n\r\nclip"))
+    endless = drip(b"HTTP/1.1 302 Found\r\nLocation: " + clip.encode() + b"\r\n\r\n", bytes(10**6), pause=0)
+    assert download(answers(endless), 100, seconds=5) == b"clip"
+
+
+def test_a_byte_that_comes_late_is_still_too_much(answers):
+    def answer(connection):
+        connection.sendall(OK + b"Connection: close\r\nContent-Length: 4\r\n\r\nclip")
+        time.sleep(0.2)
+        connection.sendall(b"s")
+
+    with pytest.raises(ValueError, match="more than the 4 bytes arrived"):
+        download(answers(answer), 100)
 
 
 def test_redirects_are_followed_but_not_into_a_private_network(serve, monkeypatch):

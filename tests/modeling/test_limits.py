@@ -13,6 +13,7 @@ from modeling_aigcvqa.limits_aigcvqa import ClipLimits, check_clip, checked_clip
 from tests.conftest import SHARED, moving_gradient, write_video
 
 HOST = "clips.example.org"
+OTHER = "files.example.org"
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,8 @@ def test_fetching(serve, monkeypatch, video):
     """The answers of a host, over plain HTTP: certificates for 127.0.0.1 would prove nothing more."""
     pages = {
         "/clip.mp4?a=1": (200, {}, video),
-        "/moved": (302, {"Location": "http://169.254.169.254/"}, b""),
+        "/moved": (302, {"Location": f"https://{OTHER}/clip.mp4?a=1"}, b""),
+        "/inside": (302, {"Location": "http://169.254.169.254/"}, b""),
         "/gone": (404, {}, b""),
     }
     asked = []
@@ -129,18 +131,29 @@ def test_fetching(serve, monkeypatch, video):
         return pages[path]
 
     port = serve(answer)
+    asked_hosts = []
     monkeypatch.setattr(
-        downloads_aigcvqa, "CheckedConnection", lambda host, timeout: HTTPConnection("127.0.0.1", port, timeout=timeout)
+        downloads_aigcvqa._Connections, "https_open", lambda self, request: self.do_open(HTTPConnection, request)
     )
-    limits = ClipLimits(url_hosts=(HOST,))
+
+    def connect(sockets, address, *options):
+        asked_hosts.append(address[0])
+        return sockets.connect(("127.0.0.1", port), *options)
+
+    monkeypatch.setattr(downloads_aigcvqa._Sockets, "connect_to_public", connect)
+    limits = ClipLimits(url_hosts=(HOST, OTHER))
     assert checked_clip(f"https://{HOST}/clip.mp4?a=1", limits) == video
-    with pytest.raises(ValueError, match=r"302 .redirects are not followed"):
-        checked_clip(f"https://{HOST}/moved", limits)
+    assert checked_clip(f"https://{HOST}/moved", limits) == video
+    with pytest.raises(ValueError, match=r"is not allowed: expected https://HOST"):
+        checked_clip(f"https://{HOST}/inside", limits)
+    with pytest.raises(ValueError, match=r"is not allowed: expected https://HOST"):
+        checked_clip(f"https://{HOST}/moved", replace(limits, url_hosts=(HOST,)))
     with pytest.raises(ValueError, match="answered 404"):
         checked_clip(f"https://{HOST}/gone", limits)
     with pytest.raises(ValueError, match="more than the 1000"):
         checked_clip(f"https://{HOST}/clip.mp4?a=1", replace(limits, max_bytes=1000))
-    assert len(asked) == 4
+    assert len(asked) == 7
+    assert set(asked_hosts) == {HOST, OTHER}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="real clips are not beside this checkout")

@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata
 # Gives the indices (T,) of the frames to take from a clip of `total` frames. An index may occur more than once. It is
 # called again if decoding finds another number of frames.
 ChooseFrames = Callable[[int], Sequence[int]]
+MAX_PIXELS = 16384 * 8192  # of a frame
 BACKGROUND = 1.0  # of 0..1: transparent pixels lie on white, as on a web page
 
 
@@ -24,29 +25,74 @@ class VideoReadError(ValueError):
     """A video that cannot be read. The message names the video, the reason and the remedy."""
 
 
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+@dataclass
+class ReadLimits:
+    """What reading may cost.
+
+    Attributes:
+        deadline: value of `time.monotonic()` at which reading ends; None for no end.
+        max_pixels: height times width of a decoded frame; None for any size.
+        max_total_pixels: height times width of all decoded frames together; None for any number.
+        decoded_pixels: of the frames that were decoded so far.
+    """
+
+    deadline: float | None = None
+    max_pixels: int | None = None
+    max_total_pixels: int | None = None
+    decoded_pixels: int = 0
+
+
+_limits: ContextVar[ReadLimits] = ContextVar("limits", default=ReadLimits())  # noqa: B039 (it has no limits to count for)
 
 
 @contextmanager
-def time_limit(deadline: float | None) -> Iterator[None]:
-    """Within the block, reading a clip ends with a VideoReadError at `deadline`, a value of `time.monotonic()`."""
-    token = _deadline.set(deadline)
+def reading_within(limits: ReadLimits) -> Iterator[None]:
+    """Within the block, reading a clip ends with a VideoReadError where it exceeds the limits."""
+    token = _limits.set(limits)
     try:
         yield
     finally:
-        _deadline.reset(token)
+        _limits.reset(token)
 
 
 def seconds_left() -> float | None:
     """The seconds until the deadline, at least 0; None if there is none."""
-    deadline = _deadline.get()
+    deadline = _limits.get().deadline
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def max_frame_pixels() -> int:
+    """Height times width of the largest frame that may be decoded."""
+    allowed = _limits.get().max_pixels
+    return MAX_PIXELS if allowed is None else min(allowed, MAX_PIXELS)
 
 
 def check_time(name: str) -> None:
     """Raise VideoReadError, which names the video, if the deadline is over. Called for every frame and packet."""
     if seconds_left() == 0:
         raise VideoReadError(f"{name} takes longer to read than is allowed here; shorten, shrink or convert it.")
+
+
+def check_frame(name: str, width: int, height: int) -> None:
+    """Count a frame that is decoded. Headers may say anything, so that limits hold for the frames themselves too.
+
+    Raises:
+        VideoReadError: if the frame is too large, or the frames together are, or the deadline is over; names the video.
+    """
+    check_time(name)
+    if width * height > max_frame_pixels():
+        raise VideoReadError(
+            f"{name} has frames of {width} x {height} pixels, above the {max_frame_pixels()} allowed; shrink it."
+        )
+    limits = _limits.get()
+    if limits.max_total_pixels is None:
+        return
+    limits.decoded_pixels += width * height
+    if limits.decoded_pixels > limits.max_total_pixels:
+        raise VideoReadError(
+            f"{name} has more than the {limits.max_total_pixels} pixels that are left for all frames together; shrink "
+            "or cut it, or send fewer clips at once."
+        )
 
 
 @dataclass

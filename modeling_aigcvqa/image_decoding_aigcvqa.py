@@ -13,7 +13,7 @@ from .frames_aigcvqa import (
     ClipMetadata,
     FrameStore,
     VideoReadError,
-    check_time,
+    check_frame,
     clip_metadata,
     on_background,
     opened_file,
@@ -58,7 +58,7 @@ def read_image(source: bytes | Path, name: str, choose_frames: ChooseFrames) -> 
             total = getattr(image, "n_frames", 1) - first
             store, duration_ms = FrameStore(choose_frames(total), name), 0.0
             for index, frame in enumerate(ImageSequence.Iterator(image), -first):
-                check_time(name)
+                check_frame(name, *frame.size)
                 frame.load()  # sets the duration of a frame of WebP
                 if index >= 0:
                     duration_ms += frame.info.get("duration") or 0
@@ -89,10 +89,12 @@ def read_folder(path: Path, choose_frames: ChooseFrames) -> tuple[Tensor, ClipMe
     files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)])
     store = FrameStore(choose_frames(len(files)), f"'{path}'")
     for index in store.positions:
-        check_time(f"'{path}'")
         try:
             with Image.open(files[index]) as image:
+                check_frame(f"'{path}'", *image.size)
                 pixels = rgb_pixels(image)
+        except VideoReadError:
+            raise
         except Exception as error:  # Pillow raises errors of many types for damaged files
             raise VideoReadError(f"frame '{files[index]}' cannot be read ({error}); replace the file.") from error
         store.add(index, pixels)

@@ -32,6 +32,7 @@ class ClipLimits:
         max_pixels: height times width of a frame.
         max_frames, max_seconds: length of the clip.
         max_total_pixels: height times width times number of frames, which decides how long decoding takes.
+        max_request_pixels: the same for all clips of a call of the pipeline together; None for any number.
         url_hosts: hosts that clips may be fetched from; by default none.
         deadline: value of `time.monotonic()` at which reading the clip ends with an error; None for no end.
     """
@@ -40,7 +41,8 @@ class ClipLimits:
     max_pixels: int = 4096 * 2304
     max_frames: int = 3600
     max_seconds: float = 60
-    max_total_pixels: int = 2**31  # half a minute of decoding on two cores, in the slowest of the formats
+    max_total_pixels: int = 2**31  # on two cores 8 s of decoding for H.264, half a minute for a GIF
+    max_request_pixels: int | None = None
     url_hosts: tuple[str, ...] = ()
     deadline: float | None = None
 

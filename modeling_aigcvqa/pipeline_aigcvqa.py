@@ -4,13 +4,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Pipeline
 
-from .frames_aigcvqa import VideoReadError, time_limit
+from .frames_aigcvqa import ReadLimits, VideoReadError, reading_within
 from .limits_aigcvqa import ClipLimits, checked_clip
 from .names_aigcvqa import ON_ERROR, SCORES, shortened
 from .saved_files_aigcvqa import check_fit
@@ -82,6 +84,8 @@ class AIGCVQAPipeline(Pipeline):
     def _scores(self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict) -> Iterator[dict]:
         """The scores of many items. Items that can be counted are fetched by the workers, by their number."""
         counted = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+        if "limits" in preprocess:
+            preprocess["spent"] = ReadLimits()  # each worker counts for itself
         function = _Prepares(self.preprocess, preprocess, inputs if counted else None)
         tasks = range(len(inputs)) if counted else inputs
         prepared = results_in_order(function, tasks, num_workers, function.of_a_dead_worker)
@@ -98,8 +102,12 @@ class AIGCVQAPipeline(Pipeline):
         on_error: str = "raise",
         limits: ClipLimits | None = None,
         processor_options: dict | None = None,
+        spent: ReadLimits | None = None,
     ) -> dict:
-        """An item `{"video", "prompt"}` -> the model inputs of one clip, or `{"error"}`."""
+        """An item `{"video", "prompt"}` -> the model inputs of one clip, or `{"error"}`.
+
+        `spent` counts the pixels of the clips that were read before in the same call.
+        """
         try:
             if not isinstance(item, dict) or "video" not in item:
                 raise ValueError(f'expected {{"video": ..., "prompt": ...}} (got {_describe(item)}).')
@@ -109,7 +117,7 @@ class AIGCVQAPipeline(Pipeline):
             if prompt is not None and not isinstance(prompt, str):
                 raise TypeError(f"the prompt is {shortened(repr(prompt))} ({type(prompt).__name__}); pass text.")
             options = {"views": self._views, **(processor_options or {})}
-            with time_limit(limits.deadline if limits else None):
+            with self._limited(limits, spent) as limits:
                 video = item["video"] if limits is None else checked_clip(item["video"], limits)
                 inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
             warning = inputs.pop("video_metadata")[0].warning
@@ -118,6 +126,24 @@ class AIGCVQAPipeline(Pipeline):
             if on_error == "raise":
                 raise
             return {"error": str(error)}
+
+    @contextmanager
+    def _limited(self, limits: ClipLimits | None, spent: ReadLimits | None) -> Iterator[ClipLimits | None]:
+        """Within the block, one clip is read within the limits and what the clips before it have left."""
+        if limits is None:
+            yield None
+            return
+        spent = spent or ReadLimits()
+        if limits.max_request_pixels is not None:
+            left = max(0, limits.max_request_pixels - spent.decoded_pixels)
+            limits = replace(limits, max_total_pixels=min(limits.max_total_pixels, left))
+        reading = ReadLimits(limits.deadline, limits.max_pixels, limits.max_total_pixels)
+        try:
+            # The processor may be of another copy of this code: the installed package's beside remote code.
+            with reading_within(reading), self.processor.reading_within(reading):
+                yield limits
+        finally:
+            spent.decoded_pixels += reading.decoded_pixels
 
     @property
     def _views(self) -> list[str]:

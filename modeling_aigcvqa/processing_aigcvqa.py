@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils import logging
 
+from .frames_aigcvqa import ReadLimits, reading_within
 from .protocols_aigcvqa import get_protocol
 from .saved_files_aigcvqa import clear_errors
 from .video_processing_aigcvqa import AIGCVQAVideoProcessor  # noqa: F401 (travels with the processor)
@@ -86,6 +88,11 @@ class AIGCVQAProcessor(ProcessorMixin):
         if videos is not None:
             data |= self.video_processor(videos, return_tensors=return_tensors, **video_options)
         return BatchFeature(data)
+
+    @staticmethod
+    def reading_within(limits: ReadLimits) -> AbstractContextManager[None]:
+        """Limits on all that this processor reads within a `with` block; see `ReadLimits`."""
+        return reading_within(limits)
 
     def _split_options(self, options: dict) -> tuple[dict, dict]:
         """Separate the options of the tokenizer from those of the video processor.

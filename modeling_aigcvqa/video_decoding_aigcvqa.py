@@ -15,8 +15,10 @@ from .frames_aigcvqa import (
     ClipMetadata,
     FrameStore,
     VideoReadError,
+    check_frame,
     check_time,
     clip_metadata,
+    max_frame_pixels,
     on_background,
     opened_file,
 )
@@ -171,6 +173,7 @@ def _decode_all(
         if inspector.found.transparent and context.name in ALPHA_DECODERS:
             context = av.CodecContext.create(ALPHA_DECODERS[context.name], "r")
         context.thread_type = threads
+        context.options = {"max_pixels": str(max_frame_pixels())}  # larger frames are not even allocated
         reformatter = av.video.reformatter.VideoReformatter()
         decoded, first_s, interlaced = 0, None, False
         for packet in chain(packets(container, damage), [None]):  # None: the frames that the decoder still holds
@@ -185,6 +188,7 @@ def _decode_all(
                 damage[f"a frame cannot be decoded ({error.strerror})"] += 1
                 continue
             for frame in frames:
+                check_frame(name, frame.width, frame.height)
                 if frame.is_corrupt:
                     damage["a frame is broken"] += 1
                 if first_s is None and frame.pts is not None and frame.time_base:

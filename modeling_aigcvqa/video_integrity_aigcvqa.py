@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .frames_aigcvqa import VideoReadError, check_time, opened_file
+from .frames_aigcvqa import VideoReadError, check_time, max_frame_pixels, opened_file
 
 try:
     import av
@@ -24,7 +24,6 @@ FORMATS = (
 )
 # Their duration is not a header's: FFmpeg estimates it from the time stamps.
 ESTIMATED_DURATION = {"mpeg", "mpegts", "ogg"}
-MAX_PIXELS = 16384 * 8192  # per frame
 MIN_TOLERANCE_S = 0.05  # of the duration in a header, beside the longest time between two frames
 
 
@@ -90,10 +89,10 @@ def _check_header(
     size = file.seek(0, io.SEEK_END)
     file.seek(position)
     duration_s, rate = (container.duration or 0) / av.time_base, float(stream.average_rate or 0)
-    if stream.width * stream.height > MAX_PIXELS:
+    if stream.width * stream.height > max_frame_pixels():
         raise VideoReadError(
-            f"{name} has frames of {stream.width} x {stream.height} pixels, above the {MAX_PIXELS} that are read; its "
-            "header may be damaged. Resize it."
+            f"{name} has frames of {stream.width} x {stream.height} pixels, above the {max_frame_pixels()} allowed; "
+            "shrink it. If they are smaller, its header is damaged."
         )
     if stream.frames > size or duration_s * rate > size:
         raise VideoReadError(

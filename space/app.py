@@ -20,7 +20,17 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
-from clips import CLIP_LIMITS, CLIP_SUFFIXES, MAX_ROWS, check_prompt, check_upload, clip_name, gather_clips, read_table
+from clips import (
+    CLIP_LIMITS,
+    CLIP_SUFFIXES,
+    MAX_ROWS,
+    check_prompt,
+    check_upload,
+    clip_name,
+    gather_clips,
+    read_table,
+    reading_a_clip,
+)
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
 from modeling_aigcvqa.common.cells import csv_line
@@ -114,13 +124,14 @@ def without_folders(message: str) -> str:
 
 
 def explain_upload(file: str | None, prompt: str | None, progress: gr.Progress) -> tuple[Explanation, dict[str, Path]]:
-    path, prompt = check_upload(file), check_prompt(prompt)
-    progress(0, desc="scoring")
-    explanation = explain(
-        scorer(), str(path), prompt, progress=lambda done, total: progress((done, total), desc="scoring windows")
-    )
-    progress(1, desc="drawing")
-    return explanation, write_report(explanation, str(path), new_run())
+    with reading_a_clip():
+        path, prompt = check_upload(file), check_prompt(prompt)
+        progress(0, desc="scoring")
+        explanation = explain(
+            scorer(), str(path), prompt, progress=lambda done, total: progress((done, total), desc="scoring windows")
+        )
+        progress(1, desc="drawing")
+        return explanation, write_report(explanation, str(path), new_run())
 
 
 @with_visible_errors(results=4)
@@ -204,7 +215,8 @@ def score_row(row: dict[str, str], clips: dict[str, Path]) -> dict:
         path = clips.get(clip_name(row["file"] or ""))
         if path is None:
             raise ValueError(f"'{row['file']}' was not uploaded.")
-        return scorer()({"video": str(check_upload(str(path))), "prompt": check_prompt(row["prompt"])})
+        with reading_a_clip():
+            return scorer()({"video": str(check_upload(str(path))), "prompt": check_prompt(row["prompt"])})
     except (ValueError, TypeError, OSError) as error:
         return {"error": without_folders(str(error))}
 

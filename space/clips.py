@@ -1,17 +1,21 @@
 """The limits of the Space on clips, prompts and tables, which are checked before a clip is decoded."""
 
 import os
+import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gradio_client.utils import strip_invalid_filename_characters
 
 from modeling_aigcvqa.common.manifests import read_manifest
+from modeling_aigcvqa.frames_aigcvqa import ReadLimits, reading_within
 from modeling_aigcvqa.limits_aigcvqa import ClipLimits, check_clip
 
 CLIP_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi", ".webp")
 CLIP_LIMITS = ClipLimits(max_bytes=50 * 2**20, max_pixels=1920 * 1088, max_frames=1800, max_seconds=60)
+READ_SECONDS = 60  # for all reading of a clip: its scores, its windows and its report
 MAX_CHARACTERS = 1000  # of a prompt
 MAX_ROWS = 30  # of a table
 
@@ -36,6 +40,13 @@ def check_upload(file: str | None) -> Path:
         raise ValueError("Choose a video first.")
     check_clip(Path(file), CLIP_LIMITS)
     return Path(file)
+
+
+@contextmanager
+def reading_a_clip() -> Iterator[None]:
+    """Within the block, reading ends with a ValueError after READ_SECONDS or at a frame above the limit."""
+    with reading_within(ReadLimits(time.monotonic() + READ_SECONDS, CLIP_LIMITS.max_pixels)):
+        yield
 
 
 def read_table(file: str | None) -> list[dict[str, str]]:

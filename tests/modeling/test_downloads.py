@@ -10,7 +10,7 @@ import pytest
 
 from modeling_aigcvqa import VideoReadError, downloads_aigcvqa
 from modeling_aigcvqa.downloads_aigcvqa import download
-from modeling_aigcvqa.frames_aigcvqa import time_limit
+from modeling_aigcvqa.frames_aigcvqa import ReadLimits, reading_within
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -99,7 +99,7 @@ def test_the_lookup_of_the_name_counts(monkeypatch):
 
 def test_the_limit_of_the_clip_counts_too(answers):
     url = answers(drip(OK + b"Content-Length: 1000000\r\n\r\n", b"a"))
-    with time_limit(time.monotonic() + 0.3), pytest.raises(ValueError, match="not complete after"):
+    with reading_within(ReadLimits(time.monotonic() + 0.3)), pytest.raises(ValueError, match="not complete after"):
         download(url, 10**7)
 
 

@@ -14,7 +14,8 @@ The operator sets limits in environment variables (defaults in brackets):
     AIGCVQA_MAX_PIXELS (9437184): pixels per frame
     AIGCVQA_MAX_FRAMES (3600): frames per video
     AIGCVQA_MAX_SECONDS (60): seconds per video
-    AIGCVQA_MAX_TOTAL_PIXELS (2147483648): width x height x frames of all videos of a request; each has an equal share
+    AIGCVQA_MAX_TOTAL_PIXELS (2147483648): width x height x frames of all videos of a request together; the default is
+        8 s of decoding for H.264 on two cores, and half a minute for a GIF
     AIGCVQA_REQUEST_SECONDS (60): time from the arrival of a request to its last video being read
     AIGCVQA_MAX_PROMPT (4000): characters per prompt
     AIGCVQA_URL_HOSTS (none): hosts that videos may be fetched from, separated by commas
@@ -24,6 +25,7 @@ import base64
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import unquote
@@ -65,11 +67,11 @@ class Limits:
                 raise ValueError(f"the environment variable {name}={text!r}: expected a whole number above 0.")
         return cls(**values)
 
-    def of_clips(self, number: int, deadline: float) -> dict[str, Any]:
-        """The limits that the pipeline checks for each of `number` clips; reading ends at `deadline`."""
+    def of_clips(self, deadline: float) -> dict[str, Any]:
+        """The limits that the pipeline checks for the clips of a request; reading ends at `deadline`."""
         own = ("max_items", "max_prompt", "request_seconds")
         limits = {name: value for name, value in vars(self).items() if name not in own}
-        return limits | {"max_total_pixels": self.max_total_pixels // number, "deadline": deadline}
+        return limits | {"max_request_pixels": self.max_total_pixels, "deadline": deadline}
 
 
 class EndpointHandler:
@@ -100,7 +102,7 @@ class EndpointHandler:
         inputs, single = self._inputs(data)
         items = [self._checked(item) for item in inputs]
         good = [item for item in items if "error" not in item]
-        scored = iter(self.scoring.submit(self._score, good, deadline).result() if good else [])
+        scored = iter(self._scored(good, deadline) if good else [])
         results = [item if "error" in item else self._with_note(next(scored)) for item in items]
         if not single:
             return results
@@ -108,14 +110,17 @@ class EndpointHandler:
             raise ValueError(results[0]["error"])
         return results[0]
 
-    def _score(self, items: list[dict[str, Any]], deadline: float) -> list[dict[str, Any]]:
-        """Scores, or `{"error"}`, of items. A request that waited for others past its deadline is not begun."""
-        if time.monotonic() > deadline:
-            return [{"error": "the endpoint is busy, and the time of this request is over; send it again."}] * len(
-                items
-            )
-        limits = self.limits.of_clips(len(items), deadline)
-        return self.scorer(items, batch_size=len(items), on_error="return", limits=limits)
+    def _scored(self, items: list[dict[str, Any]], deadline: float) -> list[dict[str, Any]]:
+        """Scores, or `{"error"}`, of items. A request that others kept waiting to its deadline is answered then."""
+        limits = self.limits.of_clips(deadline)
+        request = self.scoring.submit(self.scorer, items, batch_size=len(items), on_error="return", limits=limits)
+        try:
+            return request.result(timeout=max(0.0, deadline - time.monotonic()))
+        except FutureTimeout:
+            if request.cancel():
+                busy = "the endpoint is busy, and the time of this request is over; send it again."
+                return [{"error": busy}] * len(items)
+            return request.result()  # its clips are being read or scored: reading ends at the deadline
 
     def _inputs(self, data: Any) -> tuple[list[Any], bool]:
         """The items of a request, and whether the request is a single item."""

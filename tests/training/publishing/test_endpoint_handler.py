@@ -13,13 +13,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
+import av
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from modeling_aigcvqa import AIGCVQAPipeline, frames_aigcvqa, image_decoding_aigcvqa, video_decoding_aigcvqa
-from modeling_aigcvqa.frames_aigcvqa import check_time
-from tests.conftest import moving_gradient
+from modeling_aigcvqa.frames_aigcvqa import check_frame, check_time
+from tests.conftest import moving_gradient, write_video
 from training.publishing.endpoint_handler import EndpointHandler, Limits
 
 PROMPT = "a moving gradient"
@@ -128,7 +130,11 @@ def test_the_budget_of_a_request_is_shared_by_its_items(handler, video, monkeypa
     items = [{"video": video, "prompt": PROMPT}] * 2
     assert all("error" not in result for result in handler({"inputs": items}))
     results = handler({"inputs": [*items, items[0]]})
-    assert all("pixels that are allowed in all frames together" in result["error"] for result in results)
+    assert ["error" in result for result in results] == [False, False, True]
+    assert "pixels that are allowed in all frames together" in results[2]["error"]
+    small = {"video": gif(), "prompt": PROMPT}
+    monkeypatch.setattr(handler, "limits", Limits(max_total_pixels=pixels + 6 * 64 * 64))
+    assert all("error" not in result for result in handler({"inputs": [small, items[0]]})), "each takes what it needs"
 
 
 def test_an_animation_of_small_frames_does_not_hold_the_endpoint(handler, monkeypatch):
@@ -147,9 +153,13 @@ class SlowVideo:
         monkeypatch.setattr(frames_aigcvqa.time, "monotonic", lambda: self.now)
         self.step = step
 
-    def __call__(self, name):
+    def check_time(self, name):
         self.now += self.step
         check_time(name)
+
+    def check_frame(self, name, width, height):
+        self.now += self.step
+        check_frame(name, width, height)
 
 
 @pytest.mark.parametrize("kind", ["video", "gif"])
@@ -157,8 +167,8 @@ def test_the_deadline_ends_the_reading_of_a_clip(small_model, processor, video, 
     scorer = AIGCVQAPipeline(model=small_model, processor=processor)
     item = {"video": video if kind == "video" else gif(), "prompt": PROMPT}
     slow = SlowVideo(monkeypatch, step=1.0)
-    for module in (image_decoding_aigcvqa, video_decoding_aigcvqa):
-        monkeypatch.setattr(module, "check_time", slow)
+    monkeypatch.setattr(video_decoding_aigcvqa, "check_time", slow.check_time)
+    monkeypatch.setattr(image_decoding_aigcvqa, "check_frame", slow.check_frame)
     assert "error" not in scorer(item, limits={"deadline": slow.now + 1000}, on_error="return")
     found = scorer(item, limits={"deadline": slow.now + 3}, on_error="return")
     assert "takes longer to read than is allowed here" in found["error"]
@@ -172,17 +182,57 @@ def test_the_deadline_ends_the_counting_of_frames(small_model, processor):
     assert "takes longer to read than is allowed here" in found["error"]
 
 
-def test_a_request_that_waited_too_long_is_answered(handler, video, monkeypatch):
+def test_a_request_that_waits_is_answered_at_its_deadline(handler, video, monkeypatch):
     monkeypatch.setattr(handler, "limits", Limits(request_seconds=1))
     blocked = threading.Event()
     busy = handler.scoring.submit(blocked.wait)
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(handler, {"inputs": {"video": video, "prompt": PROMPT}})
-        time.sleep(1.1)
-        blocked.set()
+    try:
         with pytest.raises(ValueError, match="the endpoint is busy"):
-            waiting.result()
-    assert busy.result()
+            handler({"inputs": {"video": video, "prompt": PROMPT}})
+        assert not busy.done(), "it was answered although the one before it goes on"
+    finally:
+        blocked.set()
+
+
+def test_a_frame_larger_than_the_first_is_refused_before_it_is_decoded(handler, monkeypatch):
+    frames = [Image.new("P", (64, 64), 1), Image.new("P", (9000, 9000), 2)]
+    file = io.BytesIO()
+    frames[0].save(file, format="GIF", save_all=True, append_images=frames[:1] * 2, duration=100)
+    content = file.getvalue()
+    single = io.BytesIO()
+    frames[1].save(single, format="GIF")
+    large = single.getvalue()
+    picture = large[large.index(b"\x2c\0\0\0\0" + (9000).to_bytes(2, "little")) :]
+    handler({"inputs": {"video": content, "prompt": PROMPT}})
+    monkeypatch.setattr(ImageFile.ImageFile, "load", _small_alone(ImageFile.ImageFile.load))
+    with pytest.raises(ValueError, match=r"frames of 9000 x 9000 pixels, above the 9437184 allowed"):
+        handler({"inputs": {"video": content[:-1] + picture, "prompt": PROMPT}})
+
+
+def _small_alone(load):
+    def loaded(image):
+        assert image.size[0] < 9000, "it was decoded"
+        return load(image)
+
+    return loaded
+
+
+def test_a_video_whose_frames_grow_is_refused(handler, tmp_path, monkeypatch):
+    """H.264 may change its size between key frames: only the first one is known before decoding."""
+    small, large = (
+        write_video(tmp_path / f"{size}.h264", moving_gradient(4, size, size)).read_bytes() for size in (64, 512)
+    )
+    path = tmp_path / "grows.mkv"
+    with av.open(io.BytesIO(small + large), format="h264") as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux() if packet.size):
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = number * 40
+            packet.duration = 40
+            target.mux(packet)
+    monkeypatch.setattr(handler, "limits", Limits(max_pixels=256 * 256))
+    with pytest.raises(ValueError, match=r"damaged|frames of 512 x 512"):
+        handler({"inputs": {"video": path.read_bytes(), "prompt": PROMPT}})
 
 
 OPENED = []  # (path, mode, flags), filled while `watching` is set, because an audit hook cannot be removed

@@ -20,6 +20,7 @@ from rich.table import Table
 from scipy import stats
 
 from modeling_aigcvqa import load_pipeline
+from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import write_text
 from modeling_aigcvqa.common.manifests import clip_of, file_column, read_manifest
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES
@@ -140,18 +141,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("compare_generators")
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 if every clip could be scored, 1 if some could not, 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
-    try:
-        clips = read_clips(arguments.manifest, arguments.generators)
-        rows, note = score_clips(clips, arguments.model, arguments.batch_size)
-        result = compare_generators(rows, arguments.generators, arguments.seed) | {"note": note}
-        if arguments.output:
-            write_text(arguments.output, json.dumps(result, indent=1))
-    except (ValueError, OSError) as error:
-        print(f"compare_generators: {error}", file=sys.stderr)
-        return 2
+    clips = read_clips(arguments.manifest, arguments.generators)
+    rows, note = score_clips(clips, arguments.model, arguments.batch_size)
+    result = compare_generators(rows, arguments.generators, arguments.seed) | {"note": note}
+    if arguments.output:
+        write_text(arguments.output, json.dumps(result, indent=1))
     print_comparison(result)
     return 1 if result["failed"] else 0
 

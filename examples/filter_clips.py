@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from modeling_aigcvqa import load_pipeline
+from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import whole_file
 from modeling_aigcvqa.common.manifests import file_column, read_manifest
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
@@ -126,23 +127,20 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output '{arguments.output}' is inside the folder of the clips; name a folder outside it.")
 
 
+@exits_with_status("filter_clips")
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 if every clip could be scored, 1 if some could not, 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
-    try:
-        check_arguments(arguments)
-        rows = find_clips(arguments.folder, arguments.manifest)
-        scorer = load_pipeline(arguments.model, arguments.branches.split(",") if arguments.branches else None)
-        wanted = {name for name, _ in arguments.minimum} | ({arguments.by} if arguments.keep_share else set())
-        missing = sorted(wanted - {"quality_score", *(f"{branch}_score" for branch in scorer.model.config.branches)})
-        if missing:
-            raise ValueError(f"the model has no {missing}; its branches are {scorer.model.config.branches}.")
-        rows = score_clips(rows, arguments.folder, scorer, arguments.batch_size, arguments.num_workers)
-        judge(rows, dict(arguments.minimum), arguments.keep_share, arguments.by)
-        kept, rejected = write_lists(rows, arguments.folder, arguments.output, arguments.copy)
-    except (ValueError, OSError) as error:
-        print(f"filter_clips: {error}", file=sys.stderr)
-        return 2
+    check_arguments(arguments)
+    rows = find_clips(arguments.folder, arguments.manifest)
+    scorer = load_pipeline(arguments.model, arguments.branches.split(",") if arguments.branches else None)
+    wanted = {name for name, _ in arguments.minimum} | ({arguments.by} if arguments.keep_share else set())
+    missing = sorted(wanted - {"quality_score", *(f"{branch}_score" for branch in scorer.model.config.branches)})
+    if missing:
+        raise ValueError(f"the model has no {missing}; its branches are {scorer.model.config.branches}.")
+    rows = score_clips(rows, arguments.folder, scorer, arguments.batch_size, arguments.num_workers)
+    judge(rows, dict(arguments.minimum), arguments.keep_share, arguments.by)
+    kept, rejected = write_lists(rows, arguments.folder, arguments.output, arguments.copy)
     failed = sum("error" in row for row in rows)
     print(f"kept {kept}, rejected {rejected} ({failed} could not be scored); see '{arguments.output}'.")
     if scorer.model.config.weights_note:

@@ -13,12 +13,13 @@ the same command continues it. The trained model is OUTPUT/model:
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from dataset_scripts import folder, make_splits
 from dataset_scripts.labels import STRING, Clip, DatasetSpec, Labels, MediaIndex, clip_id, read_rows, to_score
+from modeling_aigcvqa.common.console import exits_with_status
+from modeling_aigcvqa.common.signals import run_child
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPEC = DatasetSpec(
@@ -30,7 +31,7 @@ SPEC = DatasetSpec(
 )
 
 
-class StepFailed(RuntimeError):
+class StepFailed(ValueError):
     """A step ended with an error, which the step has already printed."""
 
 
@@ -67,7 +68,7 @@ def split(data: Path, splits: Path, seed: int) -> Path:
 def run(*command: str) -> int:
     """Run a step as a separate process in the repository's folder; returns its exit status."""
     print("+", *command, flush=True)
-    return subprocess.run(command, cwd=REPOSITORY).returncode
+    return run_child(command, cwd=REPOSITORY)
 
 
 def train(data: Path, split_file: Path, init_from: str, model: Path, options: list[str]) -> None:
@@ -113,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("fine_tune")
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 if all steps succeeded, 2 if a step failed."""
     arguments = build_parser().parse_args(argv)
@@ -120,19 +122,15 @@ def main(argv: list[str] | None = None) -> int:
     if Path(init_from).exists():
         init_from = str(Path(init_from).resolve())
     data = output / "data"
-    try:
-        if not arguments.csv.is_file():
-            raise ValueError(f"--csv '{arguments.csv}' is not a file.")
-        if not data.exists():
-            prepare(arguments.csv, data)
-        split_file = split(data, data / "splits", arguments.seed)
-        train(data, split_file, init_from, output / "model", arguments.options)
-        if not arguments.no_evaluation:
-            before = measure(init_from, data, split_file, output / "evaluation_before")
-            print_change(before, measure(str(output / "model"), data, split_file, output / "evaluation"))
-    except (ValueError, OSError, StepFailed) as error:
-        print(f"fine_tune: {error}", file=sys.stderr)
-        return 2
+    if not arguments.csv.is_file():
+        raise ValueError(f"--csv '{arguments.csv}' is not a file.")
+    if not data.exists():
+        prepare(arguments.csv, data)
+    split_file = split(data, data / "splits", arguments.seed)
+    train(data, split_file, init_from, output / "model", arguments.options)
+    if not arguments.no_evaluation:
+        before = measure(init_from, data, split_file, output / "evaluation_before")
+        print_change(before, measure(str(output / "model"), data, split_file, output / "evaluation"))
     print(f"The model is '{output / 'model'}'.")
     return 0
 

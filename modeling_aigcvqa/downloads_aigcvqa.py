@@ -1,5 +1,6 @@
 """Fetch a clip from an http(s) address: one deadline for all of it, limits on its size and, for services, on hosts."""
 
+import contextlib
 import http.client
 import ipaddress
 import queue
@@ -106,10 +107,8 @@ class _Sockets:
         with self.lock:
             self.ended = True
             for handle in self.handles:
-                try:
+                with contextlib.suppress(OSError):  # it has ended already
                     handle.shutdown(socket.SHUT_RDWR)
-                except OSError:  # it has ended already
-                    pass
                 handle.close()
 
     def has_news(self, seconds: float) -> bool:

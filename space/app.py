@@ -35,6 +35,7 @@ from clips import (
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
 from modeling_aigcvqa.common.cells import csv_line
 from modeling_aigcvqa.common.choices import SHIPPED
+from modeling_aigcvqa.common.files import write_text
 from modeling_aigcvqa.explain import Explanation, explain
 from modeling_aigcvqa.explain.page import note_html, scores_html, short_name, stylesheet, words_html
 from modeling_aigcvqa.explain.report import write_report
@@ -190,7 +191,7 @@ def score_table(table, files, progress=gr.Progress()):  # noqa: B008
     columns = list(dict.fromkeys([*rows[0], *[name for row in scored for name in SCORES if name in row], "error"]))
     output = folder / "scores.csv"
     lines = [csv_line(columns), *(csv_line(row.get(name) for name in columns) for row in scored)]
-    output.write_bytes("".join(lines).encode())
+    write_text(output, "".join(lines))
     failed = sum("error" in row for row in scored)
     summary = f"<p>{len(scored) - failed} of {len(scored)} clips scored.</p>"
     return note_html(scorer().model.config.weights_note) + summary + rows_html(scored), output

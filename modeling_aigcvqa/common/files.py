@@ -8,12 +8,14 @@ locks: there, such files stay.)
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,13 @@ except ImportError:  # Windows
     fcntl = None
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")  # of libraries with own error types
+FULL_TEXTS = re.compile(  # of libraries with own error types
+    "No space left on device|Disk quota exceeded|File too large"  # safetensors
+    r"|\d+ requested and \d+ written"  # numpy
+    r"|inline_container.*unexpected pos|PytorchStreamWriter failed writing"  # torch
+)
 HEX_DIGITS = 12
+MAX_STEM = 200  # bytes of a name in hidden names, which have at most 255
 ASIDE = "aside"  # mark of a folder that is being replaced
 
 
@@ -46,16 +53,17 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # a link stays a link
     if not path.parent.is_dir():
         raise FileNotFoundError(f"'{path}' cannot be written: the folder '{path.parent}' does not exist.")
-    if path.exists() and not path.is_file():
+    if not _is_missing_or(stat.S_ISREG, path):
         raise FileExistsError(f"'{path}' cannot be written: it is a folder or a device; name a file.")
     if durable:
         _sweep(path)
     partial = _hidden_name(path)
-    with _explained(path), _locked(partial, folder=False):
+    with _explained(path, partial), _locked(partial, folder=False):
         try:
             yield partial
             if durable:
                 _flush([partial])
+            _keep_mode(path, partial)
             os.replace(partial, path)
             if durable:
                 _flush_folder(path.parent)
@@ -68,19 +76,25 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill. It replaces `path` when the block ends; after an error it is removed.
 
-    An existing folder is deleted: call `check_new_folder` first to prevent that.
+    An existing folder is deleted: call `check_new_folder` first to prevent that. Only a mount point stays, as does what
+    is in it: it cannot be renamed, so the new files move into it, each as a whole.
 
     Raises:
-        OSError: if the disk is full; names `path`.
+        OSError: if the disk is full or the folder cannot be written; names `path`.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_dir():
+    if not _is_missing_or(stat.S_ISDIR, path):
         raise FileExistsError(f"'{path}' cannot be written: it is a file; name a folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.ismount(path):
+        with whole_files(path) as partial:
+            yield partial
+        return
+    partial = _hidden_name(path)
+    with _explained(path, partial):
+        path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     recover_folder(path)
-    partial = _hidden_name(path)
-    with _explained(path), _locked(partial, folder=True):
+    with _explained(path, partial), _locked(partial, folder=True):
         try:
             yield partial
             replace_folder(partial, path)
@@ -91,15 +105,18 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(folder: str | Path) -> Iterator[Path]:
-    """A folder to fill with files, which move into `folder` together when the block ends; other files there stay."""
+    """A folder to fill with files, which move into `folder` when the block ends; other files there stay.
+
+    Each file is replaced as a whole. A kill while they move leaves some of them old; all are new after the next run.
+    """
     folder = Path(os.path.realpath(folder))
     if not folder.exists():
         with whole_folder(folder) as partial:
             yield partial
         return
-    with _explained(folder):
+    partial = _hidden_name(folder / "files")
+    with _explained(folder, partial):
         _sweep(folder / "files")
-        partial = _hidden_name(folder / "files")
         with _locked(partial, folder=True):
             try:
                 yield partial
@@ -114,6 +131,14 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
+def _is_missing_or(kind: Callable[[int], bool], path: Path) -> bool:
+    """Whether there is nothing at `path`, or something of this kind. One look: others may rename it at any time."""
+    try:
+        return kind(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
 def replace_folder(partial: Path, path: Path) -> None:
     """Put a complete folder in the place of `path`.
 
@@ -124,40 +149,66 @@ def replace_folder(partial: Path, path: Path) -> None:
     _flush(files)
     for folder in {file.parent for file in files} | {partial}:
         _flush_folder(folder)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:HEX_DIGITS]}.{ASIDE}")
-    if path.exists():
-        os.rename(path, aside)
-    try:
-        os.rename(partial, path)
-    except OSError:
-        recover_folder(path)
-        raise
-    _flush_folder(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    _keep_mode(path, partial)
+    asides: list[Path] = []
+    with contextlib.ExitStack() as locks:
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # there is none, or another process was faster
+                locks.callback(os.close, _opened_and_locked(path))  # so that `recover_folder` leaves it alone
+                aside = path.with_name(f".{_short(path.name)}.{uuid.uuid4().hex[:HEX_DIGITS]}.{ASIDE}")
+                os.rename(path, aside)
+                asides.append(aside)
+            try:
+                os.rename(partial, path)
+                break
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    continue  # another process put its folder there: the last one wins
+                if asides:
+                    os.rename(asides[-1], path)
+                raise
+        _flush_folder(path.parent)
+        for aside in asides:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def recover_folder(path: str | Path) -> None:
     """Undo what a process that was killed in `replace_folder` left: the old folder goes back, or goes away."""
     path = Path(path)
-    pattern = f".{glob.escape(path.name)}.{'[0-9a-f]' * HEX_DIGITS}.{ASIDE}"
+    pattern = f".{glob.escape(_short(path.name))}.{'[0-9a-f]' * HEX_DIGITS}.{ASIDE}"
     for aside in path.parent.glob(pattern) if path.parent.is_dir() else ():
-        if path.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):  # another process was faster
+        with contextlib.suppress(OSError), _abandoned(aside):  # another process was faster, or lives
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
                 os.rename(aside, path)
 
 
+def _short(name: str) -> str:
+    """The name, or for a long name its beginning and a digest of it."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= MAX_STEM:
+        return name
+    return f"{os.fsdecode(encoded[: MAX_STEM - 20])}-{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
 def _hidden_name(path: Path) -> Path:
-    """A hidden name beside `path`, with its suffix; names have at most 255 bytes."""
-    stem = os.fsdecode(os.fsencode(path.stem)[: 200 - len(os.fsencode(path.suffix))])
-    return path.with_name(f".{stem}.{uuid.uuid4().hex[:HEX_DIGITS]}{path.suffix}")
+    """A hidden name beside `path`, with its suffix unless that is very long."""
+    return path.with_name(f"{_hidden_stem(path)}{uuid.uuid4().hex[:HEX_DIGITS]}{_short_suffix(path)}")
+
+
+def _hidden_stem(path: Path) -> str:
+    return f".{_short(path.name.removesuffix(_short_suffix(path)))}."
+
+
+def _short_suffix(path: Path) -> str:
+    return path.suffix if len(os.fsencode(path.suffix)) < 32 else ""
 
 
 def _sweep(path: Path) -> None:
     """Remove what killed processes left of `path`."""
-    stem = _hidden_name(path).name[1 : -HEX_DIGITS - len(path.suffix) - 1]
-    _sweep_pattern(path.parent, f".{glob.escape(stem)}.{'[0-9a-f]' * HEX_DIGITS}{glob.escape(path.suffix)}")
+    digits = "[0-9a-f]" * HEX_DIGITS
+    _sweep_pattern(path.parent, f"{glob.escape(_hidden_stem(path))}{digits}{glob.escape(_short_suffix(path))}")
 
 
 def sweep_folder(folder: Path) -> None:
@@ -171,16 +222,32 @@ def _sweep_pattern(folder: Path, pattern: str) -> None:
     for left in folder.glob(pattern):
         if left.suffix == f".{ASIDE}":
             continue
-        with contextlib.suppress(OSError):  # it was removed meanwhile, or is being written
-            descriptor = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError), _abandoned(left):  # it was removed meanwhile, or is being written
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _abandoned(path: Path) -> Iterator[None]:
+    """Raises BlockingIOError if a living process holds the lock on a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened_and_locked(path: Path) -> int:
+    """The descriptor of a file or folder, locked as soon as those who sweep or recover let go of it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 @contextmanager
@@ -194,9 +261,10 @@ def _locked(partial: Path, folder: bool) -> Iterator[None]:
         if fcntl is None:
             yield
             return
-        descriptor = os.open(partial, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            descriptor = _opened_and_locked(partial)
+        except FileNotFoundError:
+            continue
         if partial.exists():
             break
         os.close(descriptor)  # swept between its creation and the lock
@@ -206,12 +274,21 @@ def _locked(partial: Path, folder: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _keep_mode(path: Path, partial: Path) -> None:
+    """Give a file or folder the permissions of the one that it replaces, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        partial.chmod(stat.S_IMODE(path.stat().st_mode))
+
+
 def _flush(files: list[Path]) -> None:
     """Have the content of files on the disk before their names."""
     apply_umask(files)
     for file in files:
-        with file.open("rb") as content:
-            os.fsync(content.fileno())
+        descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes its own alone
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def apply_umask(files: Iterable[Path]) -> None:
@@ -238,12 +315,16 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Errors of a full disk, from any library, as one OSError that names `path`."""
+def _explained(path: Path, partial: Path) -> Iterator[None]:
+    """Errors of a full disk, from any library, and of creating `partial`, as one OSError that names `path`."""
     try:
         yield
     except Exception as error:
-        is_full = getattr(error, "errno", None) in FULL or any(text in str(error) for text in FULL_TEXTS)
+        is_full = getattr(error, "errno", None) in FULL or FULL_TEXTS.search(str(error))
+        if not is_full and isinstance(error, OSError) and error.filename in (str(partial), str(path.parent)):
+            raise type(error)(
+                error.errno, f"'{path}' cannot be written ({error.strerror}); name another place"
+            ) from error
         if not is_full or getattr(error, "explained", False):
             raise
         reason = getattr(error, "strerror", None) or str(error)

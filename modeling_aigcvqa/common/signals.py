@@ -3,13 +3,16 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 # For the programs that a program starts: a launcher between them may not hand the signal on.
 END_WITH_PARENT = "AIGCVQA_END_WITH_PARENT"
+PATIENCE_S = 30.0  # for a child to clean up
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
@@ -42,6 +45,35 @@ def unwinding() -> Iterator[None]:
 def _exit(number: int, _) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second one does not interrupt the cleaning up
     sys.exit(128 + number)
+
+
+def run_child(command: Sequence[str], **options: Any) -> int:
+    """Run a command to its end and return its exit status. It and its processes end when this process ends.
+
+    It has a session of its own, so that all of its processes can be ended at once. Those that do not end within
+    PATIENCE_S are killed.
+
+    Args:
+        options: of `subprocess.Popen`, such as `env` and `cwd`.
+    """
+    has_groups = hasattr(os, "killpg")
+    process = subprocess.Popen(
+        command,
+        **{**options, "env": {**(options.get("env") or os.environ), END_WITH_PARENT: "1"}},
+        start_new_session=has_groups,
+        preexec_fn=end_with_parent if os.name == "posix" else None,
+    )
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            end = os.killpg if has_groups else os.kill
+            end(process.pid, signal.SIGTERM)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                end(process.pid, signal.SIGKILL if has_groups else signal.SIGTERM)
+                process.wait()
 
 
 def end_with_parent() -> None:

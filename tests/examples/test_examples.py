@@ -3,9 +3,14 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scipy import stats
 
@@ -192,6 +197,22 @@ def test_fine_tune_in_processes(ratings, model_folder, tmp_path):
     assert fine_tune.main([*arguments, "--", *OPTIONS]) == 0
     check_fine_tuned(tmp_path / "tuned", next(ratings.parent.glob("clips/*/*.mp4")))
     assert fine_tune.main([*arguments[:-1], str(tmp_path / "again"), "--", "--epochs", "-1"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_trainer_ends_with_fine_tune(ratings, model_folder, tmp_path, number):
+    command = [sys.executable, "-m", "examples.fine_tune", "--csv", str(ratings), "--init_from", str(model_folder)]
+    command += ["--output", str(tmp_path / "tuned"), "--", *OPTIONS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert any("stage3.py" in line for line in process.stdout)
+    deadline = time.monotonic() + 30
+    while len(trainers := psutil.Process(process.pid).children(recursive=True)) < 2:  # the launcher and the stage
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -9)
+    assert psutil.wait_procs(trainers, timeout=30)[1] == []
 
 
 def test_fine_tune_refuses_a_csv_of_another_kind(ratings, model_folder, tmp_path, capsys):

@@ -9,8 +9,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pyarrow.parquet
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from dataset_scripts.synthetic_t2v import make_benchmark
 from modeling_aigcvqa.cli import main
 from modeling_aigcvqa.common import files
 from modeling_aigcvqa.common.files import (
@@ -156,6 +161,31 @@ def test_a_full_disk_is_one_error_and_nothing_is_left(tmp_path, kind):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save(torch.zeros(100_000), path),
+        lambda path: np.save(path, np.zeros(100_000)),
+        lambda path: np.savez(path.open("wb"), np.zeros(100_000)),
+        lambda path: save_file({"a": torch.zeros(100_000)}, path),
+        lambda path: pyarrow.parquet.write_table(pyarrow.table({"a": np.random.default_rng(0).random(100_000)}), path),
+    ],
+    ids=["torch", "numpy", "numpy zip", "safetensors", "parquet"],
+)
+def test_every_library_says_the_same_of_a_full_disk(tmp_path, write):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with (
+            pytest.raises(OSError, match=r"x.npy' cannot be written .*; make room"),
+            whole_file(tmp_path / "x.npy") as p,
+        ):
+            write(p)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == []
+
+
 def test_the_command_line_says_it_in_one_line(tmp_path, capsys):
     """safetensors has an error type of its own."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -178,6 +208,18 @@ def test_everyone_may_read_what_the_umask_allows(tmp_path):
     assert stat.S_IMODE((tmp_path / "x" / "a.txt").stat().st_mode) == 0o666 & ~mask
 
 
+@pytest.mark.parametrize(("kind", "mode"), [("file", 0o600), ("file", 0o664), ("folder", 0o700)])
+def test_what_is_replaced_keeps_its_permissions(tmp_path, kind, mode):
+    whole, name = WRITERS[kind]
+    for _ in range(2):
+        with whole(tmp_path / name) as partial:
+            fill(partial)
+        (tmp_path / name).chmod(mode)
+    with whole(tmp_path / name) as partial:
+        fill(partial)
+    assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+
+
 def test_the_permissions_of_linked_files_stay(tmp_path):
     """A prepared folder holds hard links to the clips of its source."""
     (tmp_path / "source.mp4").touch(mode=0o600)
@@ -194,6 +236,11 @@ def test_unusual_targets(tmp_path):
     long = tmp_path / ("ü" * 125 + ".txt")
     write_text(long, "new")
     assert long.read_text() == "new"
+    folder = tmp_path / ("ö" * 125)
+    for text in ("one", "two"):
+        with whole_folder(folder) as partial:
+            fill(partial, text)
+    assert content(folder) == "two"
     with pytest.raises(FileExistsError, match="it is a folder or a device"):
         write_text("/dev/null", "new")
     with pytest.raises(FileExistsError, match="it is a file"), whole_folder(tmp_path / "real.txt"):
@@ -201,6 +248,81 @@ def test_unusual_targets(tmp_path):
     assert (tmp_path / "real.txt").read_text() == "new"
     with pytest.raises(FileNotFoundError, match=r"the folder '.*nowhere' does not exist"):
         write_text(tmp_path / "nowhere" / "x.txt", "new")
+
+
+def test_long_names_with_one_beginning_are_told_apart(tmp_path):
+    """A folder that was set aside never comes back under the name of another."""
+    first, second = (tmp_path / ("x" * 240 + end) for end in "12")
+    first.mkdir()
+    fill(first, "first")
+    (tmp_path / "partial").mkdir()
+
+    class Killed(BaseException):
+        pass
+
+    rename, seen = os.rename, []
+
+    def killed(a, b):
+        if seen:
+            raise Killed
+        seen.append(b)
+        rename(a, b)
+
+    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "rename", killed)
+        replace_folder(tmp_path / "partial", first)
+    recover_folder(second)
+    assert not second.exists() and not first.exists()
+    recover_folder(first)
+    assert content(first) == "first"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refused(self, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(files.Path, "touch", refused)
+    with pytest.raises(PermissionError, match=r"'.*x.txt' cannot be written .Permission denied.; name another"):
+        write_text(tmp_path / "x.txt", "new")
+
+
+def test_a_mount_point_stays(tmp_path, monkeypatch):
+    """It cannot be renamed, as the folder that a container is given for its output."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "lost+found").mkdir()
+    before = (tmp_path / "x").stat().st_ino
+    monkeypatch.setattr(files.os.path, "ismount", lambda path: path == tmp_path / "x")
+    with whole_folder(tmp_path / "x") as partial:
+        fill(partial)
+    assert content(tmp_path / "x") == "new" and (tmp_path / "x").stat().st_ino == before
+    assert names(tmp_path / "x") == ["a.txt", "lost+found"]
+
+
+RACE = """
+import sys
+from pathlib import Path
+from modeling_aigcvqa.common.files import recover_folder, whole_file, whole_folder
+
+path = Path(sys.argv[2])
+for number in range(200):
+    if sys.argv[1] == "folder":
+        with whole_folder(path) as partial:
+            (partial / "a.txt").write_text(str(number))
+    elif sys.argv[1] == "file":
+        with whole_file(path) as partial:
+            partial.write_text(str(number))
+    else:
+        recover_folder(path)
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_writers_of_one_name_do_not_disturb_each_other(tmp_path, kind):
+    """They sweep and recover while the others write and rename."""
+    what = [kind, kind, "recover"]
+    processes = [subprocess.Popen([sys.executable, "-c", RACE, name, str(tmp_path / "x")]) for name in what]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert names(tmp_path) == ["x"] and content(tmp_path / "x") == "199"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -228,6 +350,43 @@ def test_a_killed_benchmark_leaves_nothing_for_long(tmp_path, number):
         assert names(tmp_path) == ["set"]
     else:
         assert names(tmp_path) == []
+
+
+PROGRAMS = {
+    "init": ["modeling_aigcvqa", "init", "--preset", "full"],
+    "explain": ["modeling_aigcvqa", "explain", "CLIP", "--prompt", "a gradient"],
+    "make_splits": ["dataset_scripts.make_splits", "--data", "DATA", "--num_splits", "2000"],
+    "evaluate": ["training.evaluate", "--data", "DATA", "--model", "small", "--part", "all", "--num_bootstrap", "0"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    make_benchmark(folder, num_prompts=8, generators=3, seed=0, size=64)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_killed_program_leaves_nothing_for_long(tmp_path, clip, data, program, number):
+    """It is killed as soon as it has begun to write. `evaluate` keeps the scores that it has and goes on from there."""
+    values = {"CLIP": str(clip), "DATA": str(data)}
+    command = [sys.executable, "-m", *(values.get(word, word) for word in PROGRAMS[program])]
+    command += ["--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (list(tmp_path.glob("out/scores.jsonl")) if program == "evaluate" else names(tmp_path)):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -9)
+    assert number == signal.SIGKILL or "Traceback" not in process.stderr.read()
+    assert bool(names(tmp_path)) == (program == "evaluate" or number == signal.SIGKILL)
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    assert names(tmp_path) == ["out"]
+    assert not [path for path in (tmp_path / "out").rglob(".*") if path.is_file()]
 
 
 def children(pid):

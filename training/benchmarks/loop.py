@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
+from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import write_json
 from modeling_aigcvqa.common.presets import default_processor, save_model_folder, untrained_model
 from training.common import loop
@@ -130,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("loop")
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)

@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from modeling_aigcvqa import AIGCVQAModel
 from modeling_aigcvqa.common.choices import ARCHITECTURES
+from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import write_json
 from modeling_aigcvqa.common.presets import default_processor, untrained_model
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
@@ -156,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_with_status("training_step")
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)

@@ -4,8 +4,6 @@ import argparse
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, load_model
 from modeling_aigcvqa.common.files import read_json, whole_folder, write_json
 from modeling_aigcvqa.common.presets import save_model_folder
-from modeling_aigcvqa.common.signals import END_WITH_PARENT, end_with_parent
+from modeling_aigcvqa.common.signals import run_child
 from training.common.records import RECORD
 
 from .tables import NO_ADAPTER, TRAININGS, Row
@@ -108,31 +106,12 @@ class Reproduction:
         if self.arguments.dry_run:
             return
         path = os.pathsep.join(filter(None, (str(TRAINING.parent), os.environ.get("PYTHONPATH"))))
-        code = finished(command, os.environ | {"PYTHONPATH": path})
+        code = run_child(command, env=os.environ | {"PYTHONPATH": path})
         if not result.exists():
             raise CommandFailed(
                 f"the command exited with {code} and did not write '{result}': {shlex.join(command)}. Run "
                 "reproduce with the same arguments to continue from here."
             )
-
-
-def finished(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command to its end and return its exit status. It and its processes end when this process ends.
-
-    It has a session of its own, so that all of its processes can be ended at once.
-    """
-    process = subprocess.Popen(
-        command,
-        env=environment | {END_WITH_PARENT: "1"},
-        start_new_session=hasattr(os, "killpg"),
-        preexec_fn=end_with_parent if os.name == "posix" else None,
-    )
-    try:
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            (os.killpg if hasattr(os, "killpg") else os.kill)(process.pid, signal.SIGTERM)
-            process.wait()
 
 
 def write_without_adapter(source: str, folder: Path) -> None:

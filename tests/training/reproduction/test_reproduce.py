@@ -30,7 +30,7 @@ class Machine:
     def __init__(self):
         self.commands, self.fail_on = [], None
 
-    def run(self, command, environment):
+    def run(self, command, env):
         self.commands.append(command)
         output = Path(option(command, "--output"))
         if self.fail_on and str(output).endswith(self.fail_on):
@@ -53,7 +53,7 @@ class Machine:
 def machine(monkeypatch, tmp_path):
     machine = Machine()
     machine.root = tmp_path / "out"
-    monkeypatch.setattr(runs, "finished", machine.run)
+    monkeypatch.setattr(runs, "run_child", machine.run)
     splits = tmp_path / "data" / "splits"
     splits.mkdir(parents=True)
     for number in range(3):

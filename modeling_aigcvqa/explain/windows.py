@@ -13,7 +13,7 @@ from ..protocols_aigcvqa import sample_frame_indices
 from ..video_reading_aigcvqa import read_video
 
 MAX_WINDOWS = 64  # per clip, unless `window` or `stride` ask for more
-READ_BYTES = 64 * 2**20  # decoded frames that are read at once; decord needs several times as much for a moment
+READ_BYTES = 512 * 2**20  # decoded frames that are read at once; a clip with more is decoded several times
 
 
 @dataclass(frozen=True)

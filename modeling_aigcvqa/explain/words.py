@@ -1,6 +1,7 @@
 """The effect of every word of a prompt on the alignment score of a clip."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +64,10 @@ def word_scores(
     """
     check_word_method(method)
     spans = word_spans(prompt, _read_length(pipeline, prompt))
-    variants = [without_word(prompt, span, method) for span in spans]
-    whole, empty, *without = map(float, score_prompts(pipeline, pixel_values_resized, [prompt, "", *variants]))
+    special = pipeline.processor.tokenizer.all_special_tokens
+    variants = [without_word(prompt, span, method, special) for span in spans]
+    prompts = [as_words(prompt, special), "", *variants]
+    whole, empty, *without = map(float, score_prompts(pipeline, pixel_values_resized, prompts))
     words = [WordScore(prompt[start:end], start, end, whole - score) for (start, end), score in zip(spans, without)]
     return words, whole - empty
 
@@ -75,15 +78,27 @@ def word_spans(prompt: str, limit: int | None = None) -> list[tuple[int, int]]:
     return [span for span in spans if limit is None or span[0] < limit]
 
 
-def without_word(prompt: str, span: tuple[int, int], method: str = "leave_out") -> str:
-    """The prompt with a word removed ("leave_out") or replaced by BERT's [MASK] ("mask")."""
+def without_word(prompt: str, span: tuple[int, int], method: str = "leave_out", special: Sequence[str] = ()) -> str:
+    """The prompt with a word removed ("leave_out") or replaced by BERT's [MASK] ("mask").
+
+    Names of `special` tokens that the user has typed become words.
+    """
     replacement = " " if method == "leave_out" else " [MASK] "
-    return re.sub(r"\s+", " ", prompt[: span[0]] + replacement + prompt[span[1] :]).strip()
+    before, after = (as_words(text, special) for text in (prompt[: span[0]], prompt[span[1] :]))
+    return re.sub(r"\s+", " ", before + replacement + after).strip()
+
+
+def as_words(text: str, special: Sequence[str]) -> str:
+    """The text with spaces in the names of special tokens, so that the tokenizer splits "[PAD]" like any other text."""
+    for token in special:
+        text = text.replace(token, " ".join(re.findall(r"\w+|\W", token)))
+    return text
 
 
 def _read_length(pipeline: AIGCVQAPipeline, prompt: str) -> int:
     """Number of characters of the prompt that fit into the tokenizer's limit."""
-    tokens = pipeline.processor.tokenizer(prompt, truncation=True, return_offsets_mapping=True)
+    options = {"truncation": True, "split_special_tokens": True, "return_offsets_mapping": True}
+    tokens = pipeline.processor.tokenizer(prompt, **options)
     return max(end for _, end in tokens["offset_mapping"])
 
 

@@ -16,7 +16,14 @@ from modeling_aigcvqa.explain.drawing import OverlayPainter, draw_timeline, tint
 from modeling_aigcvqa.explain.page import words_html
 from modeling_aigcvqa.explain.report import write_report
 from modeling_aigcvqa.explain.windows import MAX_WINDOWS, overlap_add, slices_of_frames
-from modeling_aigcvqa.explain.words import FUNCTION_WORDS, score_prompts, without_word, word_scores, word_spans
+from modeling_aigcvqa.explain.words import (
+    FUNCTION_WORDS,
+    as_words,
+    score_prompts,
+    without_word,
+    word_scores,
+    word_spans,
+)
 from tests.conftest import moving_gradient
 
 PROMPT = "a red gradient moving to the left"
@@ -190,6 +197,25 @@ def test_words_of_a_prompt():
     assert "the" in FUNCTION_WORDS
     assert without_word(prompt, word_spans(prompt)[1]) == "A balloon; the child's, über 3 towns."
     assert without_word("red dog", (0, 3), "mask") == "[MASK] dog"
+
+
+@pytest.mark.parametrize("method", ["leave_out", "mask"])
+def test_names_of_tokens_in_a_prompt_are_words(scorer, clip, method):
+    prompt = "a [PAD] gradient [SEP] [CLS] [ENC] [DEC] [UNK][MASK]"
+    tokenizer = scorer.processor.tokenizer
+    special = tokenizer.all_special_tokens
+    assert {"[PAD]", "[ENC]", "[DEC]", "[MASK]"} <= set(special)
+    assert tokenizer(as_words(prompt, special)).input_ids == tokenizer(prompt, split_special_tokens=True).input_ids
+    span = word_spans(prompt)[2]
+    assert prompt[slice(*span)] == "gradient"
+    ids = tokenizer(without_word(prompt, span, method, special)).input_ids[1:-1]
+    assert ids.count(tokenizer.mask_token_id) == (method == "mask")
+    assert not set(ids) & ({*tokenizer.all_special_ids} - {tokenizer.mask_token_id})
+    words, _ = word_scores(scorer, scorer.processor(videos=[clip])["pixel_values_resized"], prompt, method)
+    whole = scorer({"video": clip, "prompt": prompt})["alignment_score"]
+    without = scorer({"video": clip, "prompt": prompt.replace("gradient ", "")})["alignment_score"]
+    if method == "leave_out":
+        assert words[2].effect == pytest.approx(whole - without, abs=1e-5)
 
 
 def test_words_that_are_cut_off_are_left_out(small_model, clip):

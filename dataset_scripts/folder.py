@@ -278,7 +278,7 @@ def write_card(spec: DatasetSpec, result: dict[str, Any], fmt: str, output: Path
     if result["pairs"]:
         configs.append(card_config("pairs", result["pairs"], fmt))
         infos["pairs"] = DatasetInfo(features=pair_features(spec, with_videos=fmt == "videofolder"))
-    tags = ["video-quality-assessment"]
+    tags = ["video-quality-assessment", *spec.tags]
     card = DatasetCardData(license=spec.license, pretty_name=spec.name, tags=tags, configs=configs)
     DatasetInfosDict(infos).to_dataset_card_data(card)
     columns = []

@@ -30,6 +30,7 @@ class DatasetSpec:
         label_patterns: where the label files are, as glob patterns; the first pattern that finds a file decides.
         columns: columns that follow `id`, `video`, `prompt` and `mos`.
         ranges: lowest and highest allowed value, both included, of `mos` and of any of the columns.
+        tags: tags on the card besides "video-quality-assessment"; "synthetic" for simulated clips or opinions.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DatasetSpec:
     columns: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     pair_columns: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
     has_prompts: bool = True
     repeated_pairs_are_votes: bool = False
     suffixes: tuple[str, ...] = VIDEO_SUFFIXES + OTHER_VIDEO_SUFFIXES

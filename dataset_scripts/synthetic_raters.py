@@ -33,6 +33,13 @@ def make_raters(seed: int) -> dict[str, np.ndarray]:
     }
 
 
+def opinion(value: float, raters: dict[str, np.ndarray], rater: int, rng: np.random.Generator) -> float:
+    """One rater's opinion, in 0..100, about a value in 0..1."""
+    points = _LOWEST + (_HIGHEST - _LOWEST) * value
+    noise = rng.normal(0.0, raters["noise"][rater])
+    return float(np.clip(50.0 + raters["scale"][rater] * (points - 50.0) + raters["bias"][rater] + noise, 0.0, 100.0))
+
+
 def mean_opinion(value: float, raters: dict[str, np.ndarray], rng: np.random.Generator) -> float:
     """The mean of the raters' opinions, each in 0..100, about a value in 0..1."""
     points = _LOWEST + (_HIGHEST - _LOWEST) * value

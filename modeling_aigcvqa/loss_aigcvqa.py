@@ -60,7 +60,7 @@ def preference_loss(scores_a: Tensor, scores_b: Tensor, preferences: Tensor, tie
 
     Args:
         scores_a, scores_b: scores (B,) of the two clips of each pair; a difference of 1 is odds of e.
-        preferences: (B,) of 1 for A, -1 for B, 0 for a tie.
+        preferences: (B,) of 1 for A, -1 for B, 0 for a tie, NaN where it is not known: these pairs do not count.
         tie_margin: m, at least 0.
     """
     if scores_a.ndim != 1 or not scores_a.shape == scores_b.shape == preferences.shape or not len(scores_a):
@@ -68,9 +68,12 @@ def preference_loss(scores_a: Tensor, scores_b: Tensor, preferences: Tensor, tie
         raise ValueError(f"scores_a, scores_b and preferences must all be (B,), one value per pair (got {shapes}).")
     if tie_margin < 0 or (tie_margin == 0 and bool((preferences == 0).any())):
         raise ValueError(f"tie_margin={tie_margin}: expected a number above 0 where pairs are tied, and at least 0.")
+    known = preferences.isfinite()
+    preferences = preferences.nan_to_num()
     difference = scores_a.float() - scores_b.float()
     decided = F.softplus(tie_margin - preferences * difference)
     # P(tie) = (1 - exp(-2 m)) sigmoid(m + d) sigmoid(m - d)
     rest = math.log(-math.expm1(-2 * tie_margin)) if tie_margin else 0.0
     tied = F.softplus(-tie_margin - difference) + F.softplus(difference - tie_margin) - rest
-    return torch.where(preferences == 0, tied, decided).mean()
+    values = torch.where(preferences == 0, tied, decided)
+    return (values * known).sum() / known.sum().clamp(min=1)

@@ -99,9 +99,9 @@ def test_the_trained_branches_have_the_scale_of_the_labels(data, start, tmp_path
     arguments = parse_arguments(STAGES[stage].build_parser(), options(data, start, tmp_path / "run"))
     run = loop.set_up(STAGES[stage].STAGE, arguments)
     whole, trains = run.model.config, run.selected.config
-    assert whole.mos_std == pytest.approx(torch.tensor(run.clips["train"]["mos"]).std().item()) and whole.mos_std > 1
+    assert whole.mos_std == pytest.approx(run.sources[0].mos.std().item()) and whole.mos_std > 1
     assert trains.to_dict() == whole.to_dict() | {"branches": list(STAGES[stage].STAGE.branches)}
-    assert run.loss.unit == whole.mos_std
+    assert run.losses[0].unit == run.losses[0].label_unit == whole.mos_std
 
 
 class Interrupted(Exception):
@@ -249,13 +249,13 @@ def test_a_kill_while_the_best_model_is_replaced_loses_nothing(data, start, tmp_
         replaced.extend([target] if str(target).endswith("best") else [])
 
     rising = itertools.count()
-    monkeypatch.setattr("training.common.loop.selection_score", lambda row, terms: next(rising))
+    monkeypatch.setattr("training.common.loop.selection_score", lambda row, figures: next(rising))
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "rename", kill)
         with pytest.raises(Interrupted):
             run("stage1", data, start, tmp_path / "run", epochs=3)
     assert not (tmp_path / "run" / "best").exists(), "the old one is set aside"
-    monkeypatch.setattr("training.common.loop.selection_score", lambda row, terms: -1.0)
+    monkeypatch.setattr("training.common.loop.selection_score", lambda row, figures: -1.0)
     assert "technical_head.fc_last.weight" in weights(run("stage1", data, start, tmp_path / "run", epochs=3))
 
 

@@ -22,7 +22,8 @@ from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import write_json
 from modeling_aigcvqa.common.presets import default_processor, save_model_folder, untrained_model
 from training.common import loop
-from training.common.arguments import StageArguments
+from training.common.arguments import TERMS, StageArguments
+from training.common.sources import Source
 from training.common.stage import Stage, TrainingRun
 
 from .timing import make_clip
@@ -88,11 +89,13 @@ def make_run(folder: Path, arguments: argparse.Namespace, device: FakeDevice) ->
     )
     values = {"batch_size": arguments.batch_size, "num_workers": arguments.num_workers, "epochs": arguments.epochs}
     values |= {"cache": str(folder / "cache"), "init_from": str(folder / "model"), "warmup_epochs": 0}
-    original, loop.load_parts = loop.load_parts, lambda *_: {"train": clips, "validation": clips.select(range(8))}
+    columns = dict.fromkeys(TERMS, "mos")
+    source = Source("stand-in", columns, {"train": clips, "validation": clips.select(range(8))})
+    original, loop.load_sources = loop.load_sources, lambda *_: [source]
     try:
-        run = loop.set_up(STAGE, StageArguments(data=str(folder), output=str(folder / "run"), **values))
+        run = loop.set_up(STAGE, StageArguments(data=[str(folder)], output=str(folder / "run"), **values))
     finally:
-        loop.load_parts = original
+        loop.load_sources = original
     OnDevice.device_queue = device
     run.trained = SlowNetwork(device, arguments.step_ms / 1000, arguments.host_ms / 1000)
     return run

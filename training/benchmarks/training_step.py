@@ -25,8 +25,9 @@ from modeling_aigcvqa.common.presets import default_processor, untrained_model
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.pipeline_aigcvqa import VIEW
 from training.common.arguments import SUM, TERMS
-from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
+from training.common.batches import ClipDataset, FrameCache, make_loader
 from training.common.losses import DualLoss
+from training.common.mixtures import MixedBatchSampler, Mixture, Share
 from training.common.models import initial_model, select_branches
 from training.common.parameters import parameter_groups, train_mode, unfix
 from training.common.steps import inputs_of, score, to_device, training_step
@@ -46,8 +47,8 @@ def made_clips(folder: Path, number: int, prompt: str) -> Dataset:
 
 def measure_loader(dataset: ClipDataset, arguments: argparse.Namespace) -> tuple[dict, dict[str, Any]]:
     """The row of the loader, timed after the workers have started, and one batch."""
-    sampler = GlobalBatchSampler(len(dataset), arguments.batch_size, 0, 0, 1)
-    batches = iter(make_loader(dataset, sampler, arguments.num_workers))
+    sampler = MixedBatchSampler([Share(len(dataset))], arguments.batch_size, 0, 0, 1)
+    batches = iter(make_loader(Mixture([dataset]), sampler, arguments.num_workers))
     for _ in range(arguments.num_workers or 1):  # do not time the start of the workers
         batch = next(batches)
     start, count = time.perf_counter(), 0

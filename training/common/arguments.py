@@ -1,7 +1,7 @@
 """The arguments of the training stages: a dataclass whose values come from a YAML file and the command line."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,10 @@ from transformers.hf_argparser import HfArg
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 
 SUM = "quality"
+PREFERENCE = "preference"  # the column of the overall preference, and the prefix of those of single dimensions
+OWN = "own"  # stands for the splits of a data set itself
+LISTS = ("data", "preferences", "weights", "split_file", "labels")
+WEIGHTS = ("plcc_weight", "rank_weight", "preference_weight")  # of the losses
 TERMS = (SUM, *BRANCHES)  # the scores that can have a loss, each with its own label column
 
 
@@ -20,14 +24,28 @@ class StageArguments:
     """Arguments of every stage. The paper's settings (section 4.2) are in each stage's YAML file."""
 
     # HfArg is `dataclasses.field` with a help text, so a mutable type (RUF009) is as safe as there.
-    data: str = HfArg(help="prepared folder, or Hub id of a data set")
     output: str = HfArg(help="folder for the model, the checkpoints and the logs")
+    data: list[str] = HfArg(  # noqa: RUF009
+        default_factory=list, help="prepared folders, or Hub ids, of data sets with a MOS"
+    )
+    preferences: list[str] = HfArg(  # noqa: RUF009
+        default_factory=list, help="prepared folders, or Hub ids, of data sets with pairs and preferences"
+    )
+    weights: list[float] = HfArg(  # noqa: RUF009
+        default_factory=list,
+        help="how often each data set is seen in an epoch, those of --data first; 1 for each if it is left out",
+    )
     config: str | None = HfArg(default=None, help="YAML file that sets any of these arguments")
     init_from: str | None = HfArg(default=None, help="folder or Hub id of the model to start from; None: untrained")
-    split_file: str | None = HfArg(default=None, help="CSV file id,split; None: the splits of the data set")
+    split_file: list[str] = HfArg(  # noqa: RUF009
+        default_factory=list,
+        help=f"CSV file id,split of each data set, those of --data first; '{OWN}', or left out: the data set's splits",
+    )
     branches: list[str] | None = HfArg(default=None, help="branches to train; None: those of the stage")  # noqa: RUF009
     labels: list[str] = HfArg(  # noqa: RUF009
-        default_factory=list, help="SCORE=COLUMN, such as technical=technical_mos: labels of a score other than mos"
+        default_factory=list,
+        help="SCORE=COLUMN, such as technical=technical_mos: labels of a score other than mos. A COLUMN that begins "
+        "with preference is one of --preferences",
     )
     unfixed_ratio: float | None = HfArg(
         default=None, help="share of every encoder that trains, counted from its output; None: the share of the stage"
@@ -42,6 +60,10 @@ class StageArguments:
     max_grad_norm: float = 1.0
     plcc_weight: float = 1.0
     rank_weight: float = 1.0
+    preference_weight: float = HfArg(default=1.0, help="weight of the loss on pairs")
+    tie_margin: float = HfArg(
+        default=1.0, help="difference of two scores, in deviations of the labels, below which a tie is likely"
+    )
     prompt_negatives: int = HfArg(default=0, help="prompts of other clips scored on each clip as wrong prompts")
     negative_mos: float | None = HfArg(default=None, help="label of a wrong prompt; None: the lowest MOS")
     mixed_precision: str | None = HfArg(default=None, help="no, bf16 or fp16; None: the setting of accelerate")
@@ -61,11 +83,15 @@ class StageArguments:
     seed: int = 0
 
     def __post_init__(self):
+        for name in LISTS:  # a YAML file may hold a single value
+            value = getattr(self, name)
+            setattr(self, name, list(value) if isinstance(value, list | tuple) else [] if value is None else [value])
+        self._check_data()
         positive = ("epochs", "gradient_accumulation_steps", "learning_rate", "checkpoint_steps", "checkpoints_kept")
         for name in (*positive, "log_steps", "eval_epochs", "eval_batch_size", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0.")
-        for name in ("weight_decay", "warmup_epochs", "plcc_weight", "rank_weight", "prompt_negatives", "num_workers"):
+        for name in ("weight_decay", "warmup_epochs", *WEIGHTS, "prompt_negatives", "num_workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 0.")
         if self.max_steps is not None and self.max_steps < 1:
@@ -82,15 +108,52 @@ class StageArguments:
         if unknown:
             raise ValueError(f"labels={unknown}: expected SCORE=COLUMN, where SCORE is one of {list(TERMS)}.")
 
+    def _check_data(self) -> None:
+        """Raises ValueError for data sets, weights and split files that do not fit each other."""
+        number = len(self.all_data)
+        if not number:
+            raise ValueError("no data set; pass --data for clips with a MOS, --preferences for pairs, or both.")
+        for name, values in (("weights", self.weights), ("split_file", self.split_file)):
+            if values and len(values) != number:
+                raise ValueError(f"{name}={values}: expected {number}, one per data set, or none.")
+        if any(not weight > 0 for weight in self.weights):
+            raise ValueError(f"weights={self.weights}: expected numbers above 0; leave a data set out instead.")
+        if self.preferences and self.batch_size % 2:
+            raise ValueError(f"batch_size={self.batch_size}: a batch of pairs needs an even number of clips.")
+        if not self.tie_margin > 0:
+            raise ValueError(f"tie_margin={self.tie_margin}: expected a number above 0.")
+
+    @property
+    def all_data(self) -> list[str]:
+        """All data sets, those with a MOS first."""
+        return [*self.data, *self.preferences]
+
+    @property
+    def all_weights(self) -> list[float]:
+        """The weight of each data set."""
+        return self.weights or [1.0] * len(self.all_data)
+
+    @property
+    def split_files(self) -> list[str | None]:
+        """The split file of each data set; None for the data set's own splits."""
+        return [None if file == OWN else file for file in self.split_file] or [None] * len(self.all_data)
+
     def total_steps(self, batches_per_epoch: int) -> int:
         """Number of optimiser steps of the whole run."""
         steps = self.epochs * batches_per_epoch
         return min(steps, self.max_steps) if self.max_steps else steps
 
     def label_columns(self, scores: Iterable[str]) -> dict[str, str]:
-        """The label column of each score: the one that `labels` names, otherwise `mos`."""
-        named = dict(label.split("=", 1) for label in self.labels)
-        return {score: named.get(score, "mos") for score in scores}
+        """The column of the MOS of each score: the one that `labels` names, otherwise `mos`."""
+        return self._columns(scores, "mos", lambda column: not column.startswith(PREFERENCE))
+
+    def preference_columns(self, scores: Iterable[str]) -> dict[str, str]:
+        """The column of the preferences of each score: the one that `labels` names, otherwise `preference`."""
+        return self._columns(scores, PREFERENCE, lambda column: column.startswith(PREFERENCE))
+
+    def _columns(self, scores: Iterable[str], default: str, is_wanted: Callable[[str], bool]) -> dict[str, str]:
+        named = dict(label.split("=", 1) for label in self.labels if is_wanted(label.split("=", 1)[1]))
+        return {score: named.get(score, default) for score in scores}
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:

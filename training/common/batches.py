@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,34 +136,11 @@ class ClipDataset(TorchDataset):
         return negatives
 
 
-class GlobalBatchSampler(Sampler):
-    """One process's share of every global batch, as `(epoch, index)`, in an order fixed by the seed and the epoch.
-
-    The global batches, of all processes together, do not depend on the number of processes. An incomplete last batch
-    is dropped. `start_batch` skips batches without reading them, to resume in the middle of an epoch.
-    """
-
-    def __init__(self, num_clips: int, batch_size: int, seed: int, rank: int, num_processes: int):
-        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
-        self.share = slice(rank * batch_size // num_processes, (rank + 1) * batch_size // num_processes)
-        self.epoch = self.start_batch = 0
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_clips)
-        for number in range(self.start_batch, self.batches_per_epoch):
-            batch = order[number * self.batch_size :][: self.batch_size]
-            yield [(self.epoch, int(index)) for index in batch[self.share]]
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch - self.start_batch
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return self.num_clips // self.batch_size
-
-
 def collate(samples: list[dict[str, Any]], processor: AIGCVQAProcessor) -> dict[str, Any]:
-    """Samples -> a batch: views (B, T, 3, H, W), tokens of the prompts (B, L) or (B, 1 + negatives, L), labels (B,)."""
+    """Samples -> a batch: views (B, T, 3, H, W), tokens of the prompts (B, L) or (B, 1 + negatives, L), labels (B,).
+
+    `source` is the number of the data set that all samples come from.
+    """
     prompts = [prompt for sample in samples for prompt in sample["prompts"]]
     tokens = processor(text=prompts) if prompts else {}
     if len(prompts) > len(samples):
@@ -172,12 +149,13 @@ def collate(samples: list[dict[str, Any]], processor: AIGCVQAProcessor) -> dict[
     return {
         **{name: default_collate([sample[name] for sample in samples]) for name in (*names, "labels", "index")},
         **tokens,
+        "source": samples[0].get("source", 0),
         "failed": [message for sample in samples for message in sample["failed"]],
     }
 
 
 def make_loader(
-    dataset: ClipDataset, sampler: Sampler | list, num_workers: int, pin_memory: bool = False
+    dataset: TorchDataset, sampler: Sampler | list, num_workers: int, pin_memory: bool = False
 ) -> DataLoader:
     """A loader that follows the order of the sampler. Its own generator leaves the global random state untouched."""
     return DataLoader(

@@ -41,6 +41,7 @@ class Progress:
     best_score: float | None = None
     best_epoch: int | None = None
     loss_sums: dict[str, float] = dataclasses.field(default_factory=dict)  # over the batches of the current epoch
+    loss_counts: dict[str, int] = dataclasses.field(default_factory=dict)  # of these batches
     history: list[dict] = dataclasses.field(default_factory=list)  # one row per epoch
     failed: list[str] = dataclasses.field(default_factory=list)  # clips that could not be read, with the reason
 
@@ -53,25 +54,35 @@ class Progress:
         """Add the losses of one step."""
         for name, value in losses.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
+            self.loss_counts[name] = self.loss_counts.get(name, 0) + 1
 
     def close_epoch(self, seconds: float, waited: float) -> dict:
         """End the epoch. Returns its row of the history: mean losses, time, and the share of it spent on waiting."""
         row = {"epoch": self.epoch + 1, "step": self.step}
-        row |= {f"loss/{name}": value / self.batch for name, value in self.loss_sums.items()}
+        row |= {f"loss/{name}": value / self.loss_counts[name] for name, value in self.loss_sums.items()}
         row |= {"seconds": round(seconds, 1), "data_wait_share": round(waited / max(seconds, 1e-9), 4)}
         self.history.append(row)
-        self.epoch, self.batch, self.loss_sums = self.epoch + 1, 0, {}
+        self.epoch, self.batch, self.loss_sums, self.loss_counts = self.epoch + 1, 0, {}, {}
         return row
 
     def summary(self, scores: list[str]) -> str:
         """The last epoch in one line."""
         row = self.history[-1]
         losses = ", ".join(f"{key[5:]} {value:.3f}" for key, value in row.items() if key.startswith("loss/"))
-        figures = {name: "/".join(_figure(row[f"{name}/{key}"]) for key in ("srocc", "plcc")) for name in scores}
-        found = ", ".join(f"{name} {figure}" for name, figure in figures.items())
+        names = [key.removesuffix("/main_score") for key in row if key.endswith("/main_score")]
+        names = [name for name in names if name.split("@")[0] in scores]
+        parts = [
+            f"{title} {', '.join(found)}"
+            for title, keys in (("SROCC/PLCC", ("srocc", "plcc")), ("accuracy", ("accuracy",)))
+            if (found := [f"{name} {_figures(row, name, keys)}" for name in names if f"{name}/{keys[0]}" in row])
+        ]
         return (
-            f"epoch {row['epoch']}: loss {losses}; validation SROCC/PLCC {found}; waited {row['data_wait_share']:.0%}"
+            f"epoch {row['epoch']}: loss {losses}; validation {', '.join(parts)}; waited {row['data_wait_share']:.0%}"
         )
+
+
+def _figures(row: dict, name: str, keys: tuple[str, ...]) -> str:
+    return "/".join(_figure(row[f"{name}/{key}"]) for key in keys)
 
 
 def _figure(value: float | None) -> str:

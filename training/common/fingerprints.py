@@ -18,12 +18,14 @@ from datasets import Dataset
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 
 from .arguments import SUM, StageArguments
+from .pairs import Pairs
+from .sources import Source
 
 # Arguments that do not change the result, and those whose content counts instead of their spelling.
 FREE_TO_CHANGE = {
     *("output", "config", "num_workers", "cache", "checkpoint_steps", "checkpoints_kept", "log_with", "log_steps"),
     *("max_failed_clips", "gradient_accumulation_steps", "gradient_checkpointing", "eval_batch_size", "caveat"),
-    *("data", "split_file", "init_from", "branches", "labels", "mixed_precision", "negative_mos"),
+    *("data", "preferences", "split_file", "init_from", "branches", "labels", "mixed_precision", "negative_mos"),
 }
 ENDS = 2**16  # bytes that are read at the start and at the end of a video
 NOT_OURS = ("transformers_version", "auto_map", "video_processor_type")  # differ between versions and copies
@@ -39,24 +41,35 @@ def decisive_content(
     model: AIGCVQAModel,
     processor: AIGCVQAProcessor,
     branches: list[str],
-    clips: dict[str, Dataset],
+    sources: list[Source],
 ) -> dict[str, Any]:
-    """What decides the result by its content: branches, labels, initial model and clips of both parts.
+    """What decides the result by its content: branches, labels, initial model, and clips and pairs of both parts.
 
     Args:
         model: the initial model, before it is changed.
         branches: names of the branches that train.
-        clips: the clips of the parts "train" and "validation".
     """
     built = [branch for branch in model.config.branches if branch in branches]
-    columns = arguments.label_columns([SUM, *built])
-    found = {"branches": built, "labels": columns} | model_fingerprint(model, processor)
+    found = {"branches": built} | model_fingerprint(model, processor)
     if arguments.prompt_negatives:
         found["negative_mos"] = arguments.negative_mos
-    for part, rows in clips.items():
-        marks = clips_fingerprint(rows, ["mos", *columns.values()], reads_prompts="alignment" in built)
-        found |= {f"{name} of the {part} part": mark for name, mark in marks.items()}
+    for number, source in enumerate(sources):
+        place = f" of data set {number + 1}" if len(sources) > 1 else ""
+        columns = {score: source.columns[score] for score in (SUM, *built)}
+        found[f"labels{place}"] = columns
+        for part, rows in source.clips.items():
+            labels = ["mos", *columns.values()] if source.has_mos else []
+            marks = clips_fingerprint(rows, labels, reads_prompts="alignment" in built)
+            if not source.has_mos:
+                marks["pairs"] = pairs_fingerprint(source.pairs[part], columns.values())
+            found |= {f"{name} of the {part} part{place}": mark for name, mark in marks.items()}
     return found
+
+
+def pairs_fingerprint(pairs: Pairs, columns: Iterable[str]) -> str:
+    """Hash of the places of the clips of each pair and of the preferences."""
+    preferences = [[name, pairs.preferences[name].tolist()] for name in sorted(set(columns))]
+    return f"{len(pairs)} pairs, {digest([pairs.places.tolist(), preferences])}"
 
 
 def clips_fingerprint(rows: Dataset, columns: Iterable[str], reads_prompts: bool) -> dict[str, str]:

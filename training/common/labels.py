@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 from datasets import Dataset
 
 from .arguments import SUM
+from .pairs import Pairs
 
 SHOWN = 5  # clips named in a message
 MIN_LABELLED = 2  # the losses compare clips
@@ -38,6 +40,30 @@ def check_labels(clips: dict[str, Dataset], columns: dict[str, str]) -> dict[str
                 "branch out with --branches."
             )
     return {score: number - count for score, count in labelled.items() if count < number}
+
+
+def check_preferences(data: str, pairs: dict[str, Pairs], columns: dict[str, str]) -> dict[str, int]:
+    """Check the preferences of all parts; returns how many training pairs have none, as `check_labels` does.
+
+    Args:
+        data: the data set, for messages.
+        pairs: the pairs by part, "train" and "validation".
+        columns: column of the preferences of each score.
+
+    Raises:
+        ValueError: for a column that is missing or in which a part has no preference.
+    """
+    for part, found in pairs.items():
+        for score, column in columns.items():
+            if column not in found.preferences:
+                raise ValueError(
+                    f"'{data}' has no column {column!r} with preferences for the {score} score (it has "
+                    f"{sorted(found.preferences)}); name one with --labels {score}=COLUMN."
+                )
+            if not np.isfinite(found.preferences[column]).any():
+                raise ValueError(f"'{data}', column {column!r}: no pair of the {part} part has a preference.")
+    found = {score: int(np.isnan(pairs["train"].preferences[column]).sum()) for score, column in columns.items()}
+    return {score: number for score, number in found.items() if number}
 
 
 def _check_column(part: str, column: str, ids: list, labels: list, complete: bool) -> None:

@@ -1,13 +1,13 @@
 """The training loop of all stages: set up, train an epoch, validate, keep the best model."""
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import IO
 
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -16,26 +16,27 @@ from tqdm import tqdm
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor
 
 from .arguments import SUM, StageArguments
-from .batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
+from .batches import ClipDataset, FrameCache, make_loader
 from .checkpoints import check_same_run, keep_plain_names, resume, save_checkpoint, take_output
 from .fingerprints import decisive_arguments, decisive_content
-from .labels import check_labels
-from .losses import DualLoss, fetch_losses
+from .losses import fetch_losses, source_losses
 from .main_process import on_main_process
+from .mixtures import MixedBatchSampler, Mixture, PairDataset, Share
 from .models import initial_model, select_branches
 from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
-from .runs import check_best, finish, load_parts, make_accelerator, make_schedule, print_banner, save_best
+from .runs import check_best, finish, make_accelerator, make_schedule, print_banner, save_best
+from .sources import Source, load_sources
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
 from .validation import (
     MIN_CLIPS,
     WORST,
+    all_metrics,
     score_clips,
     selection_score,
     undefined,
     validation_batches,
-    validation_metrics,
 )
 
 
@@ -72,10 +73,11 @@ def train_epoch(run: TrainingRun) -> dict:
     for batch in run.loader:
         waited += time.perf_counter() - ready
         run.failed.add(batch["failed"])
-        batch = with_negative_labels(to_device(batch, accelerator.device), run.negative_mos)
-        pending.append(
-            training_step(accelerator, run.trained, batch, run.terms, run.loss, arguments.gradient_accumulation_steps)
-        )
+        source = batch["source"]
+        batch = with_negative_labels(to_device(batch, accelerator.device), run.negative_mos[source])
+        loss, parts = run.losses[source], arguments.gradient_accumulation_steps
+        losses = training_step(accelerator, run.trained, batch, run.terms, loss, parts)
+        pending.append({name: losses[term] for term, name in run.loss_names(source).items()})
         accelerator.clip_grad_norm_(run.trained.parameters(), arguments.max_grad_norm)
         run.optimizer.step()
         run.schedule.step()
@@ -126,26 +128,26 @@ def validate(run: TrainingRun, row: dict) -> None:
     accelerator, progress = run.accelerator, run.progress
     network = run.average.module if run.average else run.trained
     names = [SUM, *run.selected.config.branches]
-    scores, labels, unread = score_clips(accelerator, network, run.validation_loader, names)
+    scored, unread = score_clips(accelerator, network, run.validation_loader, names)
     run.failed.add(unread)
     run.failed.gather()
     known = {name for earlier in progress.history for name in undefined(earlier)}
-    row |= validation_metrics(scores, labels)
+    row |= all_metrics(run.sources, scored)
     accelerator.log({name: value for name, value in row.items() if "/" in name and value is not None}, progress.step)
     accelerator.print(progress.summary(run.terms))
     warn_of_undefined(run, sorted(set(undefined(row)) - known))
-    found = selection_score(row, run.terms)
+    found = selection_score(row, run.figures)
     # Among epochs without any figure the last one, which has trained longest, is kept.
     if progress.best_score is None or found > progress.best_score or found == progress.best_score == WORST:
         progress.best_score, progress.best_epoch = found, progress.epoch
-        save_best(run, scores, labels)
+        save_best(run, scored)
 
 
 def warn_of_undefined(run: TrainingRun, names: list[str]) -> None:
     """Say once per run that scores have no validation figures."""
     if names:
         run.accelerator.print(
-            f"warning: SROCC and PLCC of {', '.join(names)} are undefined: the scores or the labels of the validation "
+            f"warning: the figures of {', '.join(names)} are undefined: the scores or the labels of the validation "
             f"clips are all equal, or fewer than {MIN_CLIPS} clips have a label. They count as the worst figure, and "
             "training goes on."
         )
@@ -169,9 +171,8 @@ def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, 
     """Prepare data, model and optimiser in an output folder that is locked, see `set_up`."""
     output = Path(arguments.output)
     model, processor = initial_model(arguments.init_from)
-    clips = load_parts(arguments, accelerator)
     branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
-    unlabelled = check_labels(clips, arguments.label_columns([SUM, *branches]))
+    sources = load_sources(arguments, [SUM, *branches], accelerator)
     on_main_process(
         accelerator,
         lambda: check_same_run(
@@ -179,12 +180,11 @@ def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, 
             arguments,
             decisive_arguments(arguments)
             | {"stage": stage.name, "mixed_precision": accelerator.mixed_precision}
-            | decisive_content(arguments, model, processor, branches, clips),
+            | decisive_content(arguments, model, processor, branches, sources),
         ),
     )
-    mos = torch.tensor(clips["train"]["mos"], dtype=torch.float64)
-    selected = prepare_model(stage, arguments, model, branches, mos)
-    sampler, loaders = make_loaders(arguments, accelerator, clips, processor, selected)
+    selected = prepare_model(stage, arguments, model, branches, sources)
+    sampler, loaders = make_loaders(arguments, accelerator, sources, processor, selected)
 
     groups = parameter_groups(selected, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate, betas=(0.9, 0.999))
@@ -210,32 +210,33 @@ def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, 
         trained=trained,
         average=average,
         processor=processor,
-        clips=clips,
+        sources=sources,
         sampler=sampler,
         loader=loaders["train"],
         validation_loader=loaders["validation"],
         optimizer=optimizer,
         schedule=schedule,
-        loss=DualLoss.of(model.config, incomplete=any(term in unlabelled for term in terms)),
+        losses=source_losses(arguments, model.config, sources, terms),
         terms=terms,
-        negative_mos=mos.min().item() if arguments.negative_mos is None else arguments.negative_mos,
+        negative_mos=[lowest_label(arguments, source) for source in sources],
         progress=progress,
-        unlabelled=unlabelled,
         lock=lock,
         failed=FailedClips(accelerator, progress.failed, arguments.max_failed_clips),
     )
 
 
-def prepare_model(
-    stage: Stage, arguments: StageArguments, model: AIGCVQAModel, branches: list[str], mos: Tensor
-) -> AIGCVQAModel:
-    """The branches to train, as a model in training mode, see `select_branches`. Also updates the config of `model`.
+def lowest_label(arguments: StageArguments, source: Source) -> float:
+    """The label of a wrong prompt: the one that was chosen, or the lowest MOS. Pairs have no wrong prompts."""
+    if not source.has_mos:
+        return math.nan
+    return source.mos.min().item() if arguments.negative_mos is None else arguments.negative_mos
 
-    Args:
-        branches: names of the branches to train.
-        mos: labels of the training clips (N,).
-    """
-    describe_model(stage, arguments, model.config, branches, mos)
+
+def prepare_model(
+    stage: Stage, arguments: StageArguments, model: AIGCVQAModel, branches: list[str], sources: list[Source]
+) -> AIGCVQAModel:
+    """The branches to train, as a model in training mode, see `select_branches`. Also updates the config of `model`."""
+    describe_model(stage, arguments, model.config, branches, sources)
     selected = select_branches(model, branches)  # copies the config, so describe_model comes first
     unfix(selected, arguments.unfixed_ratio)
     if arguments.gradient_checkpointing:
@@ -247,47 +248,57 @@ def prepare_model(
 def make_loaders(
     arguments: StageArguments,
     accelerator: Accelerator,
-    clips: dict[str, Dataset],
+    sources: list[Source],
     processor: AIGCVQAProcessor,
     selected: AIGCVQAModel,
-) -> tuple[GlobalBatchSampler, dict[str, DataLoader]]:
+) -> tuple[MixedBatchSampler, dict[str, DataLoader]]:
     """The sampler of the training batches, and the loaders of the training and the validation clips."""
-    columns = arguments.label_columns([SUM, *selected.config.branches])
     cache = FrameCache(arguments.cache, processor) if arguments.cache else None
-    own = {"train": {"seed": arguments.seed, "prompt_negatives": arguments.prompt_negatives}, "validation": {}}
-    data = {
-        part: ClipDataset(clips[part], processor, columns, selected.config.inputs, cache=cache, **own[part])
-        for part in clips
-    }
+    training, validation, shares = [], [], []
+    for source in sources:
+        columns = {name: source.columns[name] for name in [SUM, *selected.config.branches]} if source.has_mos else {}
+        common = {"processor": processor, "labels": columns, "inputs": selected.config.inputs, "cache": cache}
+        negatives = arguments.prompt_negatives if source.has_mos else 0
+        clips = ClipDataset(source.clips["train"], seed=arguments.seed, prompt_negatives=negatives, **common)
+        validation.append(ClipDataset(source.clips["validation"], **common))
+        if source.has_mos:
+            training.append(clips)
+            shares.append(Share(len(clips), 1, source.weight))
+        else:
+            pairs = source.pairs["train"]
+            training.append(PairDataset(clips, pairs, source.columns))
+            shares.append(Share(len(pairs), 2, source.weight))
     rank, processes = accelerator.process_index, accelerator.num_processes
-    sampler = GlobalBatchSampler(len(data["train"]), arguments.batch_size, arguments.seed, rank, processes)
-    batches = validation_batches(len(data["validation"]), arguments.eval_batch_size, rank, processes)
+    sampler = MixedBatchSampler(shares, arguments.batch_size, arguments.seed, rank, processes)
+    batches = validation_batches([len(clips) for clips in validation], arguments.eval_batch_size, rank, processes)
     pin_memory = accelerator.device.type == "cuda"
     return sampler, {
-        part: make_loader(data[part], order, arguments.num_workers, pin_memory)
-        for part, order in (("train", sampler), ("validation", batches))
+        part: make_loader(Mixture(data), order, arguments.num_workers, pin_memory)
+        for part, data, order in (("train", training, sampler), ("validation", validation, batches))
     }
 
 
 def describe_model(
-    stage: Stage, arguments: StageArguments, config: AIGCVQAConfig, branches: list[str], mos: Tensor
+    stage: Stage, arguments: StageArguments, config: AIGCVQAConfig, branches: list[str], sources: list[Source]
 ) -> None:
     """Write the scale of the labels, the weights of the loss and this run into the model's config.
 
+    The scale is that of the first data set with a MOS. Pairs say nothing of a scale: without a MOS it stays as it is.
+
     Args:
         branches: names of the branches that train.
-        mos: labels of the training clips (N,).
     """
-    config.rescale(mos.mean().item(), mos.std().item())
+    if sources[0].has_mos:
+        config.rescale(*sources[0].scale)
     config.plcc_loss_weight, config.rank_loss_weight = arguments.plcc_weight, arguments.rank_weight
     add_run(
         config,
         stage.name,
         branches,
-        arguments.data,
-        labels=arguments.label_columns(stage.terms(branches)),
+        arguments.all_data,
+        labels={term: sources[0].columns[term] for term in stage.terms(branches)},
         unfixed_ratio=arguments.unfixed_ratio,
-        num_clips=len(mos),
+        num_clips=sum(len(source.clips["train"]) for source in sources),
     )
     if arguments.caveat is not None:
         config.set_provenance(dataclasses.replace(config.get_provenance(), caveat=arguments.caveat))

@@ -7,6 +7,7 @@ micro-batches.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from modeling_aigcvqa import AIGCVQAConfig
-from modeling_aigcvqa.loss_aigcvqa import quality_loss
+from modeling_aigcvqa.loss_aigcvqa import preference_loss, quality_loss
 
+from .arguments import StageArguments
 from .labels import MIN_LABELLED
+from .sources import Source
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # of the scores and the labels of a global batch
 
 
 @dataclass(frozen=True)
@@ -25,34 +30,73 @@ class DualLoss:
 
     Args:
         plcc_weight, rank_weight: weights of eq. 6 and eq. 7.
-        unit: standard deviation of the labels; scores and labels are divided by it.
+        unit: standard deviation of the labels whose scale the scores have; the scores are divided by it.
         incomplete: whether some clips may have no label (NaN). These clips do not count; a batch with fewer than two
             others has a loss of 0. Finding them waits for the device, so this is off where all labels are known.
+        label_unit: standard deviation by which the labels are divided, for a data set with a scale of its own; None
+            for `unit`.
     """
 
     plcc_weight: float
     rank_weight: float
     unit: float
     incomplete: bool = False
-
-    @classmethod
-    def of(cls, config: AIGCVQAConfig, incomplete: bool = False) -> "DualLoss":
-        return cls(config.plcc_loss_weight, config.rank_loss_weight, config.mos_std, incomplete)
+    label_unit: float | None = None
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Scores and labels, (B,) or (B, P) with P prompts per clip, both on the scale of the labels -> scalar."""
+        """Scores and labels, (B,) or (B, P) with P prompts per clip -> scalar."""
         if self.incomplete:
             labelled = labels.isfinite().reshape(len(labels), -1).all(1)
             scores, labels = scores[labelled], labels[labelled]
             if len(scores) < MIN_LABELLED:
                 return 0 * scores.sum()
+        label_unit = self.unit if self.label_unit is None else self.label_unit
         return quality_loss(
-            scores.flatten() / self.unit, labels.flatten() / self.unit, self.plcc_weight, self.rank_weight
+            scores.flatten() / self.unit, labels.flatten() / label_unit, self.plcc_weight, self.rank_weight
         )
 
 
+@dataclass(frozen=True)
+class PairLoss:
+    """`preference_loss` on the clips of pairs, A and B in turn.
+
+    Args:
+        weight: factor of the loss.
+        unit: standard deviation of the labels whose scale the scores have. A difference of one unit is odds of e.
+        tie_margin: see `preference_loss`, in units.
+    """
+
+    weight: float
+    unit: float
+    tie_margin: float
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Scores (2 B,) and preferences (2 B,), the same for both clips of a pair -> scalar.
+
+        A pair counts if its preference is known on both sides: it is NaN on that of a clip that cannot be read.
+        """
+        scores, labels = scores.unflatten(0, (-1, 2)) / self.unit, labels.unflatten(0, (-1, 2))
+        return self.weight * preference_loss(*scores.unbind(1), labels.mean(1), self.tie_margin)
+
+
+def source_losses(arguments: StageArguments, config: AIGCVQAConfig, sources: list[Source], terms: list[str]) -> list:
+    """The loss of each source: `DualLoss` with its own scale of labels, or `PairLoss`.
+
+    Args:
+        config: of the model, after it got the scale of the labels.
+        terms: the scores that have a loss.
+    """
+    weights, unit = (config.plcc_loss_weight, config.rank_loss_weight), config.mos_std
+    return [
+        DualLoss(*weights, unit, any(term in source.unlabelled for term in terms), source.scale[1])
+        if source.has_mos
+        else PairLoss(arguments.preference_weight, unit, arguments.tie_margin)
+        for source in sources
+    ]
+
+
 def score_gradients(
-    accelerator: Accelerator, scores: dict[str, Tensor], labels: dict[str, Tensor], loss: DualLoss
+    accelerator: Accelerator, scores: dict[str, Tensor], labels: dict[str, Tensor], loss: Loss
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The loss of every score on the global batch, and its gradient for the clips of this process.
 
@@ -86,9 +130,8 @@ def fetch_losses(steps: list[dict[str, Tensor]]) -> list[dict[str, float]]:
     """
     if not steps:
         return []
-    names = list(steps[0])
-    values = torch.stack([losses[name] for losses in steps for name in names]).tolist()
-    fetched = [dict(zip(names, values[start : start + len(names)])) for start in range(0, len(values), len(names))]
+    values = iter(torch.stack([value for losses in steps for value in losses.values()]).tolist())
+    fetched = [{name: next(values) for name in losses} for losses in steps]
     for losses in fetched:
         if not all(math.isfinite(value) for value in losses.values()):
             raise FloatingPointError(

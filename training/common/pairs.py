@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, concatenate_datasets, get_dataset_config_names, load_dataset
 
+from .arguments import PREFERENCE
 from .clips import cache_of, load_splits, rows_of_part
 
 CONFIG = "pairs"
-PREFERENCE = "preference"  # the column of the overall preference, and the prefix of those of single dimensions
 CODES = {"A": 1, "B": -1, "tie": 0}
 
 
@@ -29,6 +29,13 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def some(self, number: int | None, seed: int) -> "Pairs":
+        """`number` of the pairs, drawn with the seed and kept in order, and their clips; None for all."""
+        if number is None or number >= len(self):
+            return self
+        kept = sorted(np.random.default_rng(seed).choice(len(self), number, replace=False).tolist())
+        return _of_places(self.clips, self.places[kept], {name: code[kept] for name, code in self.preferences.items()})
 
 
 def has_pairs(data: str) -> bool:
@@ -65,7 +72,10 @@ def load_pairs(data: str, split_file: str | Path | None = None, part: str | None
     if not kept.any():
         raise ValueError(f"'{data}' has no preference between two clips of part {part or 'all'!r}.")
     places = pairs[["id_a", "id_b"]].map(place.get).to_numpy()[kept]
+    return _of_places(clips, places, {name: code[kept] for name, code in codes.items()})
+
+
+def _of_places(clips: Dataset, places: np.ndarray, preferences: dict[str, np.ndarray]) -> Pairs:
+    """Pairs of clips at `places` (N, 2) of `clips`; clips in no pair are left out."""
     used, renumbered = np.unique(places, return_inverse=True)
-    return Pairs(
-        clips.select(used), renumbered.reshape(places.shape), {name: code[kept] for name, code in codes.items()}
-    )
+    return Pairs(clips.select(used), renumbered.reshape(places.shape), preferences)

@@ -13,18 +13,18 @@ from .clips import data_name, is_simulated
 RECORD = "training.json"  # file beside the weights: arguments, commit, history
 
 
-def add_run(config: AIGCVQAConfig, stage: str, branches: list[str], data: str, **details) -> None:
+def add_run(config: AIGCVQAConfig, stage: str, branches: list[str], data: list[str], **details) -> None:
     """Add a run to the provenance in a config.
 
     Args:
-        data: folder or Hub id of the data set. Its name is recorded, and whether its card says that it is synthetic.
+        data: folders or Hub ids of the data sets. Their names are recorded, and whether all cards say "synthetic".
         details: other fields of `Run`.
     """
     run = Run(
         stage=stage,
         branches=branches,
-        data=data_name(data),
-        simulated=is_simulated(data),
+        data=" + ".join(map(data_name, data)),
+        simulated=all(map(is_simulated, data)),
         commit=commit_of_this_code(),
         **details,
     )

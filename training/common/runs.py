@@ -10,10 +10,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
-from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup
@@ -23,14 +21,12 @@ from modeling_aigcvqa.common.presets import save_model_folder
 
 from .arguments import SUM, StageArguments
 from .checkpoints import BEST, Progress
-from .clips import load_splits, rows_of_part, some_clips
-from .labels import some
 from .locks import LOCK
 from .models import set_level
 from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
-from .validation import chosen_terms, undefined
+from .validation import Scored, undefined
 
 
 def make_accelerator(arguments: StageArguments) -> Accelerator:
@@ -94,39 +90,6 @@ def tf32_text(device: torch.device) -> str:
     return f"TF32 {products} for products, {'on' if torch.backends.cudnn.allow_tf32 else 'off'} for convolutions"
 
 
-def load_parts(arguments: StageArguments, accelerator: Accelerator) -> dict[str, Dataset]:
-    """The clips of the parts "train" and "validation".
-
-    Raises:
-        ValueError: if a part has too few clips.
-    """
-    with accelerator.main_process_first():  # the other processes find the cache that the main process wrote
-        splits = load_splits(arguments.data)
-        clips = {
-            part: rows_of_part(splits, arguments.data, arguments.split_file, part) for part in ("train", "validation")
-        }
-    if arguments.split_file is None:  # a split file names the clips that are wanted, see `check_labels`
-        clips = {part: _with_mos(rows, part, accelerator) for part, rows in clips.items()}
-    clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
-    for part, needed in (("train", arguments.batch_size), ("validation", 3)):  # a correlation needs 3 clips
-        if len(clips[part]) < needed:
-            raise ValueError(
-                f"--data '{arguments.data}' has {len(clips[part])} clips in the {part} part, which needs at least "
-                f"{needed}; choose another split or, for the train part, a lower batch_size."
-            )
-    return clips
-
-
-def _with_mos(rows: Dataset, part: str, accelerator: Accelerator) -> Dataset:
-    """The rows that have a MOS; says how many have none."""
-    mos = list(rows["mos"])
-    without = [name for name, value in zip(rows["id"], mos) if value is None]
-    if not without:
-        return rows
-    accelerator.print(f"left out: {len(without)} of {len(rows)} clips of the {part} part have no MOS: {some(without)}")
-    return rows.select([index for index, value in enumerate(mos) if value is not None])
-
-
 def make_schedule(optimizer: Optimizer, arguments: StageArguments, batches_per_epoch: int) -> LambdaLR:
     """Linear warm-up, then a cosine to zero at the last step.
 
@@ -147,7 +110,7 @@ def print_banner(run: TrainingRun) -> None:
     micro = math.ceil(per_process / arguments.gradient_accumulation_steps)
     rows = {
         "start from": arguments.init_from or "an untrained full-size model",
-        "clips": f"{len(run.clips['train'])} train, {len(run.clips['validation'])} validation",
+        **{source.name: source.description for source in run.sources},
         "batch": f"{arguments.batch_size} = {accelerator.num_processes} processes x {per_process}, {micro} per pass",
         "steps": f"{run.last_step}, {run.sampler.batches_per_epoch} per epoch",
         "precision": f"{accelerator.mixed_precision}, {tf32_text(accelerator.device)}",
@@ -157,8 +120,10 @@ def print_banner(run: TrainingRun) -> None:
         rows[f"{branch} trains"] = f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
     for encoder, (trained, total) in encoder_counts(run.selected).items():
         rows[f"{encoder} encoder"] = f"{trained / total:.1%} trains, {arguments.unfixed_ratio:.0%} asked for"
-    for score, number in run.unlabelled.items():
-        rows[f"{score} labels"] = f"none on {number} of {len(run.clips['train'])} clips"
+    for source in run.sources:
+        for score, number in source.unlabelled.items():
+            what = "clips" if source.has_mos else "pairs"
+            rows[f"{score} labels, {source.name}"] = f"none on {number} of {source.num_train} {what}"
     if progress.step:
         rows["resumes"] = f"after step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch})"
     for name, value in rows.items():
@@ -166,13 +131,14 @@ def print_banner(run: TrainingRun) -> None:
     Console(stderr=True).print(table)
 
 
-def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Tensor]) -> None:
+def save_best(run: TrainingRun, scored: list[Scored]) -> None:
     """Write the model, with all its branches, to OUTPUT/best atomically.
 
-    The moving average of the weights is saved if there is one. The scores get the level of the labels, see `set_level`.
+    The moving average of the weights is saved if there is one. The scores get the level of the labels of the first data
+    set with a MOS, see `set_level`.
 
     Args:
-        scores, labels: scores and labels (N,) of the validation clips, by name.
+        scored: scores and labels of the validation clips of each source.
     """
     average, model = run.average, run.model
     # torch.compile would put its own name before the names of the parameters.
@@ -181,9 +147,10 @@ def save_best(run: TrainingRun, scores: dict[str, Tensor], labels: dict[str, Ten
     if run.accelerator.is_main_process:
         state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
         config, model.config = model.config, copy.deepcopy(model.config)
-        note = set_level(model.config, scores, labels[SUM])
-        if note:
-            run.accelerator.print(note)
+        if run.sources[0].has_mos:
+            note = set_level(model.config, scored[0].scores, scored[0].labels[SUM])
+            if note:
+                run.accelerator.print(note)
         with whole_folder(Path(run.arguments.output) / BEST) as folder:
             save_model_folder(model, run.processor, folder, state_dict=state)
         model.config = config
@@ -229,32 +196,33 @@ def summary(run: TrainingRun) -> str:
     """The finished run in one line."""
     progress = run.progress
     row = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
-    if set(undefined(row)) & set(chosen_terms(run.terms)):
+    if set(undefined(row)) & set(run.figures):
         return (
             f"finished: '{run.arguments.output}' holds epoch {progress.best_epoch}, chosen without a validation figure "
             f"of {', '.join(undefined(row))} (undefined)"
         )
+    figure = "(SROCC + PLCC)/2" if len(run.sources) == 1 and run.sources[0].has_mos else "a mean main score"
     return (
         f"finished: '{run.arguments.output}' holds epoch {progress.best_epoch}, the best of {progress.epoch} with "
-        f"(SROCC + PLCC)/2 = {progress.best_score:.4f} on validation"
+        f"{figure} = {progress.best_score:.4f} on validation"
     )
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
-    """Plot the losses and the validation SROCC of every epoch, if matplotlib is installed."""
+    """Plot the losses and the validation figures of every epoch, if matplotlib is installed."""
     if not history or importlib.util.find_spec("matplotlib") is None:
         return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    losses, correlations = figure.subplots(1, 2)
+    losses, figures = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    for key in history[-1]:
-        axis = losses if key.startswith("loss/") else correlations if key.endswith("/srocc") else None
+    for key in dict.fromkeys(key for row in history for key in row):
+        axis = losses if key.startswith("loss/") else figures if key.endswith(("/srocc", "/accuracy")) else None
         if axis is not None:
-            name = key.removeprefix("loss/").removesuffix("/srocc")
+            name = key.removeprefix("loss/").removesuffix("/srocc").replace("/", " ")
             axis.plot(epochs, [row.get(key) for row in history], marker=".", label=name)
-    for axis, title in ((losses, "training loss"), (correlations, "validation SROCC")):
+    for axis, title in ((losses, "training loss"), (figures, "validation: SROCC, or accuracy on pairs")):
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_title(title)

@@ -6,7 +6,6 @@ from typing import IO
 
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -15,10 +14,12 @@ from torch.utils.data import DataLoader
 from modeling_aigcvqa import AIGCVQAModel, AIGCVQAProcessor
 
 from .arguments import StageArguments
-from .batches import GlobalBatchSampler
 from .checkpoints import Progress
-from .losses import DualLoss
+from .losses import Loss
+from .mixtures import MixedBatchSampler
+from .sources import Source
 from .steps import FailedClips
+from .validation import chosen_figures
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,28 @@ class TrainingRun:
     trained: nn.Module  # `selected`, wrapped by accelerate
     average: AveragedModel | None
     processor: AIGCVQAProcessor
-    clips: dict[str, Dataset]
-    sampler: GlobalBatchSampler
+    sources: list[Source]
+    sampler: MixedBatchSampler
     loader: DataLoader
     validation_loader: DataLoader
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
-    loss: DualLoss
+    losses: list[Loss]  # of each source
     terms: list[str]
-    negative_mos: float
+    negative_mos: list[float]  # of each source
     progress: Progress
     failed: FailedClips
     lock: IO[str] | None  # of the output folder, held until the run ends
-    unlabelled: dict[str, int]  # number of training clips without a label, for the scores of which some have none
+
+    def loss_names(self, source: int) -> dict[str, str]:
+        """The name of the loss of each score on a source."""
+        suffix = f"@{self.sources[source].name}" if len(self.sources) > 1 else ""
+        return {term: term + suffix for term in self.terms}
+
+    @property
+    def figures(self) -> list[str]:
+        """The validation figures that decide which epoch is the best."""
+        return chosen_figures(self.terms, self.sources)
 
     @property
     def last_step(self) -> int:

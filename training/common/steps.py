@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from modeling_aigcvqa.configuration_aigcvqa import BRANCH_INPUTS
 
-from .losses import DualLoss, carry_back, score_gradients
+from .losses import Loss, carry_back, score_gradients
 
 INPUTS = dict.fromkeys(name for names in BRANCH_INPUTS.values() for name in names)  # all inputs of the model
 
 
 def training_step(
-    accelerator: Accelerator, model: nn.Module, batch: dict[str, Any], terms: list[str], loss: DualLoss, parts: int
+    accelerator: Accelerator, model: nn.Module, batch: dict[str, Any], terms: list[str], loss: Loss, parts: int
 ) -> dict[str, Tensor]:
     """Add the gradient of the loss on the global batch to the gradients of the parameters; returns the losses by score.
 

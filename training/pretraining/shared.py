@@ -127,7 +127,7 @@ def write_folder(
     seconds = time.perf_counter() - started
     stage = f"pre-training, {kind}"
     details = {"labels": labels, "epochs": arguments.epochs, "num_clips": num_clips, "seconds": round(seconds, 1)}
-    add_run(model.config, stage, [branch], arguments.data, **details)
+    add_run(model.config, stage, [branch], [arguments.data], **details)
     record = {"stage": stage, "commit": commit_of_this_code(), "arguments": vars(arguments), "seconds": seconds}
     with whole_folder(arguments.output) as folder:
         save_model_folder(model.eval(), processor, folder)

@@ -17,10 +17,11 @@ from modeling_aigcvqa.loss_aigcvqa import quality_loss
 from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder, tiny_model
 from training import stage1, stage2, stage3
 from training.common.arguments import StageArguments, parse_arguments
-from training.common.batches import ClipDataset, FrameCache, GlobalBatchSampler, make_loader
+from training.common.batches import ClipDataset, FrameCache, make_loader
 from training.common.clips import load_clips, some_clips
 from training.common.labels import check_labels
 from training.common.losses import DualLoss, fetch_losses, score_gradients
+from training.common.mixtures import MixedBatchSampler, Mixture, Share
 from training.common.models import MAX_SCALE, select_branches, set_level
 from training.common.parameters import (
     encoder_counts,
@@ -33,7 +34,13 @@ from training.common.parameters import (
 )
 from training.common.runs import make_accelerator, tf32_text
 from training.common.steps import score, training_step, with_negative_labels
-from training.common.validation import score_clips, selection_score, validation_batches, validation_metrics
+from training.common.validation import (
+    chosen_figures,
+    score_clips,
+    selection_score,
+    validation_batches,
+    validation_metrics,
+)
 
 INPUTS = AIGCVQAConfig().inputs
 
@@ -137,13 +144,13 @@ def test_an_id_that_the_data_have_twice_is_refused(data, tmp_path):
 
 
 def test_the_global_batches_do_not_depend_on_the_number_of_processes():
-    whole = GlobalBatchSampler(23, 4, 7, 0, 1)
-    halves = [GlobalBatchSampler(23, 4, 7, rank, 2) for rank in range(2)]
+    whole = MixedBatchSampler([Share(23)], 4, 7, 0, 1)
+    halves = [MixedBatchSampler([Share(23)], 4, 7, rank, 2) for rank in range(2)]
     for sampler in (whole, *halves):
         sampler.epoch = 3
     assert list(whole) == [first + second for first, second in zip(*halves)]
-    assert len(whole) == 5 and len({index for batch in whole for _, index in batch}) == 20
-    later = GlobalBatchSampler(23, 4, 7, 0, 1)
+    assert len(whole) == 5 and len({index for batch in whole for _, _, index in batch}) == 20
+    later = MixedBatchSampler([Share(23)], 4, 7, 0, 1)
     later.epoch, later.start_batch = 3, 2
     assert list(later) == list(whole)[2:]
     later.epoch = 4
@@ -188,7 +195,7 @@ def test_only_the_inputs_of_the_branches_are_read(data, processor):
     for inputs in (["pixel_values_fragments", "pixel_values_resized"], ["pixel_values_resized"]):
         dataset = ClipDataset(clips, processor, {"quality": "mos"}, inputs)
         batch = next(iter(make_loader(dataset, [[(0, 0), (0, 1)]], num_workers=0)))
-        assert set(batch) == {*inputs, "labels", "index", "failed"}
+        assert set(batch) == {*inputs, "labels", "index", "source", "failed"}
     with pytest.raises(ValueError, match="is empty"):
         next(iter(make_loader(ClipDataset(clips, processor, {"quality": "mos"}, INPUTS), [[(0, 0)]], num_workers=0)))
 
@@ -205,9 +212,11 @@ def test_the_cache_changes_nothing(data, processor, tmp_path):
 
 
 def test_validation_is_distributed_evenly():
-    shares = [validation_batches(7, 2, rank, 3) for rank in range(3)]
+    shares = [validation_batches([7, 4], 2, rank, 3) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1
-    assert {index for share in shares for batch in share for _, index in batch} == set(range(7))
+    assert all(len({source for _, source, _ in batch}) == 1 for share in shares for batch in share)
+    seen = {(source, index) for share in shares for batch in share for _, source, index in batch}
+    assert seen == {(0, index) for index in range(7)} | {(1, index) for index in range(4)}
 
 
 def test_some_clips(data):
@@ -500,7 +509,8 @@ def test_figures_of_constant_scores_are_undefined_and_the_worst():
     metrics = validation_metrics(scores, dict.fromkeys(scores, mos))
     assert metrics["quality/srocc"] == pytest.approx(0.8)
     assert {metrics[f"{name}/{key}"] for name in ("technical", "aesthetic") for key in ("srocc", "rmse")} == {None}
-    assert selection_score(metrics, ["quality", "technical"]) == metrics["quality/main_score"]
+    assert chosen_figures(["quality", "technical"], [None]) == ["quality"]
+    assert selection_score(metrics, ["quality"]) == metrics["quality/main_score"]
     assert selection_score(metrics, ["technical"]) == -1
     assert selection_score(metrics | {"aesthetic/main_score": 0.5}, ["technical", "aesthetic"]) == -0.25
     constant = validation_metrics({"quality": torch.rand(4)}, {"quality": torch.full((4,), 50.0)})
@@ -516,7 +526,7 @@ def test_the_command_line_overrides_the_yaml_file(tmp_path):
     found = parse_arguments(
         stage1.build_parser(), ["--config", str(tmp_path / "c.yaml"), "--epochs", "9", "--output", "o"]
     )
-    assert (found.epochs, found.learning_rate, found.data) == (9, 1e-4, "d")
+    assert (found.epochs, found.learning_rate, found.data) == (9, 1e-4, ["d"])
     assert found.label_columns(["technical", "quality"]) == {"technical": "technical_mos", "quality": "mos"}
     (tmp_path / "c.yaml").write_text("epoch: 7\n")
     with pytest.raises(SystemExit):
@@ -567,9 +577,9 @@ def test_gradients_are_views_of_the_buffers_that_are_sent(monkeypatch, tmp_path)
 
 
 def test_workers_persist_and_follow_the_epoch(data, processor):
-    sampler = GlobalBatchSampler(20, 10, 0, 0, 1)
+    sampler = MixedBatchSampler([Share(20)], 10, 0, 0, 1)
     dataset = ClipDataset(load_clips(str(data[0])), processor, {"quality": "mos"}, ["pixel_values_resized"], seed=0)
-    loader = make_loader(dataset, sampler, num_workers=1)
+    loader = make_loader(Mixture([dataset]), sampler, num_workers=1)
     found, workers = [], set()
     for sampler.epoch in (0, 1):
         found.append([index for batch in loader for index in batch["index"].tolist()])
@@ -578,9 +588,9 @@ def test_workers_persist_and_follow_the_epoch(data, processor):
 
 
 def order_of(epoch: int) -> list[list[int]]:
-    sampler = GlobalBatchSampler(20, 10, 0, 0, 1)
+    sampler = MixedBatchSampler([Share(20)], 10, 0, 0, 1)
     sampler.epoch = epoch
-    return [[index for _, index in batch] for batch in sampler]
+    return [[index for _, _, index in batch] for batch in sampler]
 
 
 def test_accumulation_by_accelerate_is_refused(accelerator, monkeypatch, tmp_path):

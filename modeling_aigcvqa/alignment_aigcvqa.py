@@ -74,7 +74,8 @@ class GroundedAttention(BlipTextSelfAttention):
         """Prompt (B, L, C) and visual tokens (B, N, C') -> context (B, L, C) and attention (B, heads, L, N)."""
         offloaded = self.key.weight.device != hidden_states.device  # accelerate loads it only while the layer is called
         scoring = not (self.training or torch.is_grad_enabled())
-        if not scoring or offloaded or hidden_states.shape[1] >= self.attention_head_size:
+        plain = type(self.key) is type(self.value) is nn.Linear  # a layer with a LoRA adapter is more than its weight
+        if not scoring or not plain or offloaded or hidden_states.shape[1] >= self.attention_head_size:
             return super().forward(hidden_states, attention_mask, encoder_hidden_states, **options)
         split = {"heads": self.num_attention_heads}
         query = rearrange(self.query(hidden_states), "b l (heads d) -> heads (b l) d", **split)

@@ -47,6 +47,7 @@ class Run:
         data: name of the dataset: a Hub id or the name of a folder, never a path.
         labels: score -> column of its labels; empty if the run was not a regression on opinion scores.
         unfixed_ratio: share of every encoder that was trained.
+        lora_rank: rank of the LoRA adapters that were trained on some encoders and merged; 0 for none.
         epochs: number of epochs.
         best_epoch: the epoch whose weights were kept; None if no epoch was selected.
         num_clips: number of training clips.
@@ -60,6 +61,7 @@ class Run:
     data: str
     labels: dict[str, str] = field(default_factory=dict)
     unfixed_ratio: float | int = 1.0
+    lora_rank: int = 0
     epochs: int | None = None
     best_epoch: int | None = None
     num_clips: int | None = None

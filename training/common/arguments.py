@@ -14,7 +14,8 @@ from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 SUM = "quality"
 PREFERENCE = "preference"  # the column of the overall preference, and the prefix of those of single dimensions
 OWN = "own"  # stands for the splits of a data set itself
-LISTS = ("data", "preferences", "weights", "split_file", "labels")
+ENCODERS = ("technical", "aesthetic", "alignment_vision", "alignment_text")
+LISTS = ("lora_encoders", "data", "preferences", "weights", "split_file", "labels")
 WEIGHTS = ("plcc_weight", "rank_weight", "preference_weight")  # of the losses
 TERMS = (SUM, *BRANCHES)  # the scores that can have a loss, each with its own label column
 
@@ -49,6 +50,11 @@ class StageArguments:
     )
     unfixed_ratio: float | None = HfArg(
         default=None, help="share of every encoder that trains, counted from its output; None: the share of the stage"
+    )
+    lora_rank: int = HfArg(default=0, help="above 0: LoRA adapters of this rank train in place of encoders' weights")
+    lora_alpha: float | None = HfArg(default=None, help="factor of the adapters, times rank; None: twice the rank")
+    lora_encoders: list[str] = HfArg(  # noqa: RUF009
+        default_factory=lambda: list(ENCODERS[2:]), help=f"encoders with adapters, of {', '.join(ENCODERS)}"
     )
     epochs: int = 50
     max_steps: int | None = HfArg(default=None, help="stop after this many steps; the schedule ends there too")
@@ -91,7 +97,7 @@ class StageArguments:
         for name in (*positive, "log_steps", "eval_epochs", "eval_batch_size", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0.")
-        for name in ("weight_decay", "warmup_epochs", *WEIGHTS, "prompt_negatives", "num_workers"):
+        for name in ("weight_decay", "warmup_epochs", *WEIGHTS, "prompt_negatives", "num_workers", "lora_rank"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 0.")
         if self.max_steps is not None and self.max_steps < 1:
@@ -104,6 +110,11 @@ class StageArguments:
             raise ValueError(f"ema_decay={self.ema_decay}: expected a number in [0, 1).")
         if self.unfixed_ratio is not None and not 0 <= self.unfixed_ratio <= 1:
             raise ValueError(f"unfixed_ratio={self.unfixed_ratio}: expected a share between 0 and 1.")
+        strange = sorted(set(self.lora_encoders) - set(ENCODERS))
+        if strange or (self.lora_rank and not self.lora_encoders):
+            raise ValueError(f"lora_encoders={self.lora_encoders}: expected some of {list(ENCODERS)}.")
+        if self.lora_alpha is not None and not self.lora_alpha > 0:
+            raise ValueError(f"lora_alpha={self.lora_alpha}: expected a number above 0.")
         unknown = [label for label in self.labels if label.partition("=")[0] not in TERMS or "=" not in label]
         if unknown:
             raise ValueError(f"labels={unknown}: expected SCORE=COLUMN, where SCORE is one of {list(TERMS)}.")
@@ -137,6 +148,17 @@ class StageArguments:
     def split_files(self) -> list[str | None]:
         """The split file of each data set; None for the data set's own splits."""
         return [None if file == OWN else file for file in self.split_file] or [None] * len(self.all_data)
+
+    @property
+    def lora_factor(self) -> float:
+        """What the product of the matrices of an adapter is multiplied by."""
+        alpha = 2.0 * self.lora_rank if self.lora_alpha is None else self.lora_alpha
+        return alpha / self.lora_rank if self.lora_rank else 0.0
+
+    @property
+    def adapted_encoders(self) -> list[str]:
+        """The encoders that get adapters."""
+        return [name.replace("_", " ") for name in self.lora_encoders] if self.lora_rank else []
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Number of optimiser steps of the whole run."""

@@ -19,6 +19,7 @@ from .arguments import SUM, StageArguments
 from .batches import ClipDataset, FrameCache, make_loader
 from .checkpoints import check_same_run, keep_plain_names, resume, save_checkpoint, take_output
 from .fingerprints import decisive_arguments, decisive_content
+from .lora import add_lora
 from .losses import fetch_losses, source_losses
 from .main_process import on_main_process
 from .mixtures import MixedBatchSampler, Mixture, PairDataset, Share
@@ -238,6 +239,8 @@ def prepare_model(
     """The branches to train, as a model in training mode, see `select_branches`. Also updates the config of `model`."""
     describe_model(stage, arguments, model.config, branches, sources)
     selected = select_branches(model, branches)  # copies the config, so describe_model comes first
+    if arguments.lora_rank:
+        add_lora(selected, arguments.adapted_encoders, arguments.lora_rank, arguments.lora_factor, arguments.seed)
     unfix(selected, arguments.unfixed_ratio)
     if arguments.gradient_checkpointing:
         selected.gradient_checkpointing_enable()
@@ -298,6 +301,7 @@ def describe_model(
         arguments.all_data,
         labels={term: sources[0].columns[term] for term in stage.terms(branches)},
         unfixed_ratio=arguments.unfixed_ratio,
+        lora_rank=arguments.lora_rank,
         num_clips=sum(len(source.clips["train"]) for source in sources),
     )
     if arguments.caveat is not None:

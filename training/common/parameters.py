@@ -60,7 +60,7 @@ def unfix(model: AIGCVQAModel, ratio: float) -> None:
     """Freeze the first parameters of every encoder, so that `ratio` of them train, as near as whole tensors allow.
 
     Paper section 3.4: 70 % in stage 2, 30 % in stage 3. The trained tensors are counted from the output, within layers
-    too. Adapter and heads always train.
+    too. Adapter and heads always train. An encoder with LoRA adapters trains these alone.
 
     Raises:
         ValueError: for a ratio outside [0, 1].
@@ -70,8 +70,13 @@ def unfix(model: AIGCVQAModel, ratio: float) -> None:
     model.requires_grad_(True)
     for encoder in encoders(model).values():
         encoder.requires_grad_(False)
-        for parameter in trained_tensors(encoder, ratio):
+        for parameter in lora_parameters(encoder) or trained_tensors(encoder, ratio):
             parameter.requires_grad_(True)
+
+
+def lora_parameters(encoder: nn.Module) -> list[nn.Parameter]:
+    """The matrices of the LoRA adapters of an encoder; none if it has no adapters."""
+    return [parameter for name, parameter in encoder.named_parameters() if ".lora_" in name]
 
 
 def trained_tensors(encoder: nn.Module, ratio: float) -> list[nn.Parameter]:

@@ -22,6 +22,7 @@ from modeling_aigcvqa.common.presets import save_model_folder
 from .arguments import SUM, StageArguments
 from .checkpoints import BEST, Progress
 from .locks import LOCK
+from .lora import merged
 from .models import set_level
 from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
@@ -119,7 +120,9 @@ def print_banner(run: TrainingRun) -> None:
     for branch, (trained, total) in trainable_counts(run.selected).items():
         rows[f"{branch} trains"] = f"{trained / 1e6:.2f} of {total / 1e6:.2f} M parameters"
     for encoder, (trained, total) in encoder_counts(run.selected).items():
-        rows[f"{encoder} encoder"] = f"{trained / total:.1%} trains, {arguments.unfixed_ratio:.0%} asked for"
+        adapted = encoder in arguments.adapted_encoders
+        wanted = f"LoRA of rank {arguments.lora_rank}" if adapted else f"{arguments.unfixed_ratio:.0%} asked for"
+        rows[f"{encoder} encoder"] = f"{trained / total:.1%} trains, {wanted}"
     for source in run.sources:
         for score, number in source.unlabelled.items():
             what = "clips" if source.has_mos else "pairs"
@@ -134,8 +137,8 @@ def print_banner(run: TrainingRun) -> None:
 def save_best(run: TrainingRun, scored: list[Scored]) -> None:
     """Write the model, with all its branches, to OUTPUT/best atomically.
 
-    The moving average of the weights is saved if there is one. The scores get the level of the labels of the first data
-    set with a MOS, see `set_level`.
+    The moving average of the weights is saved if there is one. LoRA adapters are merged into the weights. The scores
+    get the level of the labels of the first data set with a MOS, see `set_level`.
 
     Args:
         scored: scores and labels of the validation clips of each source.
@@ -146,6 +149,7 @@ def save_best(run: TrainingRun, scored: list[Scored]) -> None:
     state = average.module.state_dict() if average else run.accelerator.get_state_dict(uncompiled)
     if run.accelerator.is_main_process:
         state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
+        state = merged(state, run.arguments.lora_factor)
         config, model.config = model.config, copy.deepcopy(model.config)
         if run.sources[0].has_mos:
             note = set_level(model.config, scored[0].scores, scored[0].labels[SUM])

@@ -527,11 +527,12 @@ def test_two_processes_killed_and_resumed(data, start, tmp_path, stage):
 
 
 @pytest.mark.slow
-def test_fsdp_on_two_processes(data, tmp_path):
+@pytest.mark.parametrize("changes", [{"unfixed_ratio": 1}, {"lora_rank": 2}], ids=["all", "LoRA"])
+def test_fsdp_on_two_processes(data, tmp_path, changes):
     start = tiny_folder(tmp_path / "start", dropout=False)
-    one = run("stage3", data, start, tmp_path / "one", max_steps=2, unfixed_ratio=1)
+    one = run("stage3", data, start, tmp_path / "one", max_steps=2, **changes)
     config = REPOSITORY / "training" / "configs" / "accelerate_fsdp.yaml"
-    launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2, unfixed_ratio=1), config)
+    launched("stage3", 2, options(data, start, tmp_path / "two", max_steps=2, **changes), config)
     assert_same_weights(tmp_path / "two", one)
 
 

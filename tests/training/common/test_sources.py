@@ -14,6 +14,7 @@ from dataset_scripts import make_splits, synthetic_pairs
 from dataset_scripts.synthetic_t2v import make_benchmark
 from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.loss_aigcvqa import preference_loss
+from tests.training.test_stages import assert_same_weights, launched
 from tests.training.tiny import forget_accelerator, tiny_folder, tiny_model
 from training import stage2, stage3
 from training.common import checkpoints
@@ -286,3 +287,21 @@ def test_the_columns_of_scores():
 def test_a_data_set_without_the_preferences_is_named(data, start, tmp_path):
     with pytest.raises(ValueError, match=r"no column 'preference_VQ' .*preference_technical"):
         run(stage2, start, tmp_path / "o", preferences=data[0], split_file=data[1], labels="alignment=preference_VQ")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_result_as_one(data, tmp_path):
+    start = tiny_folder(tmp_path / "start", dropout=False)
+    both = {"data": [data[0]], "preferences": [data[0]], "split_file": [data[1], data[1]], "unfixed_ratio": 1}
+    run(stage3, start, tmp_path / "one", **both)
+    words = []
+    values = {"init_from": start, "output": tmp_path / "two", "batch_size": 4, "learning_rate": 1e-3, "epochs": 2}
+    for name, value in (values | both | {"warmup_epochs": 0, "num_workers": 0}).items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    assert "2 processes x 2" in launched("stage3", 2, words)
+    one, two = (json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("one", "two"))
+    for alone, together in zip(one, two):
+        for name, value in alone.items():
+            if name.startswith("loss/"):
+                assert together[name] == pytest.approx(value, abs=1e-4), name
+    assert_same_weights(tmp_path / "two", tmp_path / "one")

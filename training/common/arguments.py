@@ -81,6 +81,7 @@ class StageArguments:
     checkpoint_steps: int = HfArg(default=500, help="write a checkpoint every N steps, and after every epoch")
     checkpoints_kept: int = 2
     eval_epochs: int = HfArg(default=1, help="validate every N epochs, and after the last step")
+    patience: int | None = HfArg(default=None, help="stop after this many validations without a better epoch")
     eval_batch_size: int = 8
     max_eval_clips: int | None = HfArg(default=None, help="validate on this many clips, drawn with the seed")
     log_steps: int = HfArg(default=10, help="fetch the losses every N steps; each time waits for the device")
@@ -102,6 +103,8 @@ class StageArguments:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 0.")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps}: expected at least 1.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience={self.patience}: expected at least 1.")
         if self.max_eval_clips is not None and self.max_eval_clips < 3:
             raise ValueError(f"max_eval_clips={self.max_eval_clips}: a correlation needs at least 3.")
         if self.batch_size < 2:

@@ -5,6 +5,7 @@ OUTPUT/checkpoints/step-000500/   everything needed to resume (Accelerate's save
 OUTPUT/best/                      the model of the best validation so far
 OUTPUT/config.json, *.safetensors the finished model, for the next stage, `AutoModel` and `aigcvqa score`
 OUTPUT/training.json, curves.png  arguments, commit, validation of every epoch, clips that could not be read
+OUTPUT/tracker.json               id of the run for the trackers of --log_with
 OUTPUT/.lock                      machine and process of the run that writes here
 """
 

@@ -20,7 +20,7 @@ from .batches import ClipDataset, FrameCache, make_loader
 from .checkpoints import check_same_run, keep_plain_names, resume, save_checkpoint, take_output
 from .fingerprints import decisive_arguments, decisive_content
 from .lora import add_lora
-from .losses import fetch_losses, source_losses
+from .losses import check_losses, fetch_values, source_losses
 from .main_process import on_main_process
 from .mixtures import MixedBatchSampler, Mixture, PairDataset, Share
 from .models import initial_model, select_branches
@@ -30,6 +30,7 @@ from .runs import check_best, finish, make_accelerator, make_schedule, print_ban
 from .sources import Source, load_sources
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
+from .trackers import start_trackers
 from .validation import (
     MIN_CLIPS,
     WORST,
@@ -40,13 +41,15 @@ from .validation import (
     validation_batches,
 )
 
+NORM = "gradient_norm"
+
 
 def train(stage: Stage, arguments: StageArguments) -> None:
     """Run a stage to its end, starting from its last checkpoint if there is one."""
     run = set_up(stage, arguments)
     try:
         print_banner(run)
-        while run.progress.step < run.last_step:
+        while run.progress.step < run.last_step and not stops_early(run):
             row = train_epoch(run)
             if run.progress.epoch % run.arguments.eval_epochs == 0 or run.progress.step == run.last_step:
                 validate(run, row)
@@ -55,6 +58,17 @@ def train(stage: Stage, arguments: StageArguments) -> None:
     finally:
         if run.lock:
             run.lock.close()
+
+
+def stops_early(run: TrainingRun) -> bool:
+    """Whether the last `patience` validations brought no better epoch. Says so."""
+    patience, progress = run.arguments.patience, run.progress
+    if patience is None or progress.best_epoch is None:
+        return False
+    stops = progress.epoch - progress.best_epoch >= patience * run.arguments.eval_epochs
+    if stops:
+        run.accelerator.print(f"stops early: epoch {progress.best_epoch} is the best for {patience} validations.")
+    return stops
 
 
 def train_epoch(run: TrainingRun) -> dict:
@@ -68,8 +82,8 @@ def train_epoch(run: TrainingRun) -> dict:
         desc=f"epoch {progress.epoch + 1}",
         disable=not accelerator.is_main_process or None,
     )
-    pending: list[dict[str, Tensor]] = []  # losses on the device
-    started = ready = time.perf_counter()
+    pending: list[dict[str, Tensor]] = []  # losses and norm of the gradient on the device
+    started = ready = logged = time.perf_counter()
     waited = 0.0
     for batch in run.loader:
         waited += time.perf_counter() - ready
@@ -78,8 +92,9 @@ def train_epoch(run: TrainingRun) -> dict:
         batch = with_negative_labels(to_device(batch, accelerator.device), run.negative_mos[source])
         loss, parts = run.losses[source], arguments.gradient_accumulation_steps
         losses = training_step(accelerator, run.trained, batch, run.terms, loss, parts)
-        pending.append({name: losses[term] for term, name in run.loss_names(source).items()})
-        accelerator.clip_grad_norm_(run.trained.parameters(), arguments.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(run.trained.parameters(), arguments.max_grad_norm)
+        named = {name: losses[term] for term, name in run.loss_names(source).items()}
+        pending.append(named | with_norm(norm))
         run.optimizer.step()
         run.schedule.step()
         run.optimizer.zero_grad()
@@ -89,24 +104,34 @@ def train_epoch(run: TrainingRun) -> dict:
         bar.update()
         saves = progress.step % arguments.checkpoint_steps == 0 and progress.batch < per_epoch
         if saves or progress.step % arguments.log_steps == 0:
-            bar.set_postfix(record_steps(run, pending))
+            bar.set_postfix(record_steps(run, pending, time.perf_counter() - logged))
+            logged = time.perf_counter()
         if saves:
             save_checkpoint(accelerator, arguments.output, progress, arguments.checkpoints_kept)
         if progress.step == run.last_step:
             break
         ready = time.perf_counter()
-    record_steps(run, pending)
+    record_steps(run, pending, time.perf_counter() - logged)
     bar.close()
     return progress.close_epoch(time.perf_counter() - started, waited)
 
 
-def record_steps(run: TrainingRun, pending: list[dict[str, Tensor]]) -> dict[str, str]:
+def with_norm(norm: Tensor | None) -> dict[str, Tensor]:
+    """The norm of the gradient before it was clipped, by name; DeepSpeed gives none."""
+    if norm is None:
+        return {}
+    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
+    return {NORM: whole.detach().float()}
+
+
+def record_steps(run: TrainingRun, pending: list[dict[str, Tensor]], seconds: float) -> dict[str, str]:
     """Fetch and log the losses of the last steps, and gather the clips that could not be read.
 
     Both wait for the device and the other processes, so the loop calls this every few steps only.
 
     Args:
-        pending: the losses of each step; emptied.
+        pending: the losses and the norm of the gradient of each step; emptied.
+        seconds: time since the last call.
 
     Returns:
         The last losses, as text for the progress bar.
@@ -114,12 +139,19 @@ def record_steps(run: TrainingRun, pending: list[dict[str, Tensor]]) -> dict[str
     Raises:
         FloatingPointError: if a loss is not finite.
     """
-    fetched = fetch_losses(pending)
+    fetched = fetch_values(pending)
     first = run.progress.step - len(pending) + 1
     pending.clear()
-    for step, losses in enumerate(fetched, first):
+    state = {"learning_rate": run.schedule.get_last_lr()[0]}
+    if seconds and fetched:
+        state["clips_per_second"] = len(fetched) * run.arguments.batch_size / seconds
+    for step, values in enumerate(fetched, first):
+        losses = {name: value for name, value in values.items() if name != NORM}
+        check_losses(losses)
         run.progress.add_losses(losses)
-        run.accelerator.log({f"loss/{name}": value for name, value in losses.items()}, step=step)
+        logged = {f"loss/{name}": value for name, value in losses.items()}
+        logged |= {name: value for name, value in values.items() if name == NORM}
+        run.accelerator.log(logged | (state if step == run.progress.step else {}), step=step)
     run.failed.gather()
     return {name: f"{value:.3f}" for name, value in fetched[-1].items()} if fetched else {}
 
@@ -201,7 +233,7 @@ def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, 
     progress = resume(accelerator, arguments.output)
     on_main_process(accelerator, lambda: check_best(output, progress))
     if arguments.log_with:
-        accelerator.init_trackers(stage.name)
+        start_trackers(accelerator, stage.name, arguments, progress.step)
     return TrainingRun(
         stage=stage,
         arguments=arguments,

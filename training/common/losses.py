@@ -122,23 +122,21 @@ def score_gradients(
     return losses, gradients
 
 
-def fetch_losses(steps: list[dict[str, Tensor]]) -> list[dict[str, float]]:
-    """The losses of some steps as numbers: one transfer from the device, which waits until the device is done.
-
-    Raises:
-        FloatingPointError: if a loss is not finite.
-    """
+def fetch_values(steps: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """The scalars of some steps as numbers: one transfer from the device, which waits until the device is done."""
     if not steps:
         return []
     values = iter(torch.stack([value for losses in steps for value in losses.values()]).tolist())
-    fetched = [{name: next(values) for name in losses} for losses in steps]
-    for losses in fetched:
-        if not all(math.isfinite(value) for value in losses.values()):
-            raise FloatingPointError(
-                f"the loss is not finite ({losses}); the last checkpoint is still valid. Lower learning_rate, set "
-                "mixed_precision to no, or check the labels."
-            )
-    return fetched
+    return [{name: next(values) for name in losses} for losses in steps]
+
+
+def check_losses(losses: dict[str, float]) -> None:
+    """Raise FloatingPointError if a loss is not finite."""
+    if not all(math.isfinite(value) for value in losses.values()):
+        raise FloatingPointError(
+            f"the loss is not finite ({losses}); the last checkpoint is still valid. Lower learning_rate, set "
+            "mixed_precision to no, or check the labels."
+        )
 
 
 def carry_back(scores: dict[str, Tensor], gradients: dict[str, Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from training.common.arguments import StageArguments, parse_arguments
 from training.common.batches import ClipDataset, FrameCache, make_loader
 from training.common.clips import load_clips, some_clips
 from training.common.labels import check_labels
-from training.common.losses import DualLoss, fetch_losses, score_gradients
+from training.common.losses import DualLoss, fetch_values, score_gradients
 from training.common.mixtures import MixedBatchSampler, Mixture, Share
 from training.common.models import MAX_SCALE, select_branches, set_level
 from training.common.parameters import (
@@ -239,7 +239,7 @@ def batch(data, processor):
 def gradients(accelerator, model, batch, terms, parts) -> tuple[dict, dict]:
     model.zero_grad()
     losses = training_step(accelerator, model.train(), batch, terms, DualLoss(1.0, 0.5, 10.0), parts)
-    return fetch_losses([losses])[0], {
+    return fetch_values([losses])[0], {
         name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
     }
 

@@ -6,6 +6,10 @@
 Every training and every evaluation has a folder in OUTPUT/SPLIT and runs once, even if several tables need it. Run the
 same command again to resume after an interruption. Options after `--` go to every stage, such as `--num_workers 8`.
 
+The weights of a split are deleted when all its rows are evaluated, so that the disk holds one split at a time (eleven
+models for all tables); --keep_models keeps them. What was measured stays, and a table that needs a deleted model later
+trains it again.
+
 Calls with other --splits may run at the same time, also on other machines that share the folder; a call without them
 then finds the runs finished and writes the report on all splits.
 
@@ -49,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--launcher", default=LAUNCHER, help="command that starts a stage (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="batch size of the evaluation")
     parser.add_argument("--num_workers", type=int, default=2, help="worker processes of the evaluation")
+    parser.add_argument("--keep_models", action="store_true", help="keep the weights of splits that are complete")
     parser.add_argument("--dry_run", action="store_true", help="print the commands without running them")
     return parser
 
@@ -77,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
         for split in splits:
             for row in (row for number in arguments.table for row in TABLES[number].rows):
                 reproduction.evaluate(row, split)
+            if not (arguments.keep_models or arguments.dry_run):
+                reproduction.delete_weights(split)
     except CommandFailed as error:
         failed = error
         error_console().print(f"reproduce: {error}", style="red")

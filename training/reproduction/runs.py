@@ -67,6 +67,8 @@ class Reproduction:
             start = self.train(training.after, split)
         else:
             start = self.arguments.init_from
+        if (folder / RECORD).exists() and not any(folder.glob("*.safetensors")) and not self.arguments.dry_run:
+            shutil.rmtree(folder)  # its weights were deleted when its split was complete, and are needed again
         if not (folder / RECORD).exists():
             config = self.arguments.configs / f"stage{training.stage}.yaml"
             command = [*shlex.split(self.arguments.launcher), str(TRAINING / f"stage{training.stage}.py")]
@@ -86,8 +88,9 @@ class Reproduction:
 
     def evaluate(self, row: Row, split: Path) -> Path:
         """Evaluate a row on the test part of a split, unless that is finished; returns the path of metrics.json."""
-        model, folder = self.train(row.training, split), self.arguments.output / split.stem / "test" / row.evaluation
+        folder = self.arguments.output / split.stem / "test" / row.evaluation
         if folder not in self.done and not (folder / "metrics.json").exists():
+            model = self.train(row.training, split)
             command = [sys.executable, "-m", "training.evaluate", "--model", str(model), "--data", self.arguments.data]
             command += ["--split_file", str(split), "--branches", ",".join(row.branches), "--output", str(folder)]
             command += ["--num_bootstrap", "0", "--batch_size", str(self.arguments.batch_size)]
@@ -95,6 +98,12 @@ class Reproduction:
             self.run(command, folder / "metrics.json")
         self.done.add(folder)
         return folder / "metrics.json"
+
+    def delete_weights(self, split: Path) -> None:
+        """Delete the weights of the trainings of a split, whose rows are all evaluated. Everything else stays."""
+        for training in TRAININGS:
+            for file in (self.arguments.output / split.stem / training).glob("*.safetensors"):
+                file.unlink()
 
     def run(self, command: list[str], result: Path) -> None:
         """Print a command and, without --dry_run, run it.

@@ -43,6 +43,7 @@ class Machine:
         else:
             (output / "checkpoints" / "step-1").mkdir(parents=True)
             (output / "training.json").write_text("{}")
+            (output / "model.safetensors").write_text("weights")
         return 0
 
     def outputs(self):
@@ -184,6 +185,22 @@ def test_table_6_with_the_real_stages(tmp_path, capsys):
     assert results == sorted({row.evaluation for table in ("5", "6") for row in TABLES[table].rows})
     assert main(arguments) == 0
     assert "stage1.py" not in capsys.readouterr().out, "everything is finished"
+
+
+def test_the_disk_holds_the_models_of_one_split_at_a_time(machine, tmp_path):
+    """A table that is asked for later trains again what it needs and what was deleted."""
+    assert call(tmp_path, "--num_splits", "2", "--table", "6") == 0
+    assert not list((tmp_path / "out").glob("random_*/*/model.safetensors"))
+    made = len(machine.commands)
+    assert call(tmp_path, "--num_splits", "2", "--table", "6") == 0
+    assert len(machine.commands) == made, "what was measured is not measured again"
+    assert call(tmp_path, "--splits", "0", "--table", "5", "6", "--keep_models") == 0
+    later = [name for name in machine.outputs()[made:] if "/test/" not in name]
+    assert later == ["random_00/stage2_no_adapter"]
+    assert call(tmp_path, "--splits", "0", "--table", "2", "--keep_models") == 0
+    assert {path.parent.name for path in (tmp_path / "out" / "random_00").glob("*/model.safetensors")} == {
+        *("stage1", "stage1_technical", "stage1_aesthetic", "stage2", "stage2_no_adapter", "stage3_technical_alignment")
+    }, "stage 1 and 2 again, for the row that starts from them"
 
 
 def test_single_splits_may_run_apart(machine, tmp_path, capsys):

@@ -11,7 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,11 +91,8 @@ def make_run(folder: Path, arguments: argparse.Namespace, device: FakeDevice) ->
     values |= {"cache": str(folder / "cache"), "init_from": str(folder / "model"), "warmup_epochs": 0}
     columns = dict.fromkeys(TERMS, "mos")
     source = Source("stand-in", columns, {"train": clips, "validation": clips.select(range(8))})
-    original, loop.load_sources = loop.load_sources, lambda *_: [source]
-    try:
-        run = loop.set_up(STAGE, StageArguments(data=[str(folder)], output=str(folder / "run"), **values))
-    finally:
-        loop.load_sources = original
+    stage = replace(STAGE, load_sources=lambda *_: [source])
+    run = loop.set_up(stage, StageArguments(data=[str(folder)], output=str(folder / "run"), **values))
     OnDevice.device_queue = device
     run.trained = SlowNetwork(device, arguments.step_ms / 1000, arguments.host_ms / 1000)
     return run

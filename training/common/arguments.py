@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from transformers import HfArgumentParser
@@ -181,16 +182,21 @@ class StageArguments:
         return {score: named.get(score, default) for score in scores}
 
 
-def build_parser(description: str) -> argparse.ArgumentParser:
-    """The parser of a stage."""
-    return HfArgumentParser(StageArguments, description=description)
+Arguments = TypeVar("Arguments", bound=StageArguments)
 
 
-def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> StageArguments:
+def build_parser(description: str, kind: type[StageArguments] = StageArguments) -> argparse.ArgumentParser:
+    """The parser of a stage, whose arguments are those of `kind`."""
+    return HfArgumentParser(kind, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: list[str] | None = None, kind: type[Arguments] = StageArguments
+) -> Arguments:
     """The arguments of a stage, see `parse_with_config`. A value that no stage can use exits with status 2 too."""
     values = vars(parse_with_config(parser, argv))
     try:
-        return StageArguments(**values)
+        return kind(**values)
     except ValueError as error:
         parser.error(str(error))
 

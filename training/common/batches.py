@@ -71,6 +71,7 @@ class ClipDataset(TorchDataset):
         seed: seed of the random fragments; None takes the centre of every cell, as in evaluation.
         prompt_negatives: number of other prompts of the data set drawn for each clip.
         cache: keeps decoded frames; None decodes every time.
+        maps: names of maps that are labels too, from the file that the column `teacher_maps` names.
     """
 
     def __init__(
@@ -82,12 +83,13 @@ class ClipDataset(TorchDataset):
         seed: int | None = None,
         prompt_negatives: int = 0,
         cache: FrameCache | None = None,
+        maps: Sequence[str] = (),
     ):
         missing = sorted(set(labels.values()) - set(clips.column_names))
         if missing:
             raise ValueError(f"labels={labels}: the data set has no column {missing} (it has {clips.column_names}).")
         self.clips, self.processor, self.labels, self.seed = clips, processor, labels, seed
-        self.prompt_negatives, self.cache = prompt_negatives, cache
+        self.prompt_negatives, self.cache, self.maps = prompt_negatives, cache, maps
         self.view_options = {"views": [name.removeprefix(VIEW) for name in inputs if name.startswith(VIEW)]}
         self.reads_prompts = "input_ids" in inputs
         self.prompts = list(clips["prompt"])  # `datasets` reads a column again at every access
@@ -112,10 +114,17 @@ class ClipDataset(TorchDataset):
                 failed.append(f"{clip['id']}: {error}")
                 continue
             labels = {name: math.nan if clip[column] is None else clip[column] for name, column in self.labels.items()}
-            labels = {name: float(label) for name, label in labels.items()}
+            labels = {name: float(label) for name, label in labels.items()} | self._maps(clip)
             prompts = [clip["prompt"], *self._negatives(clip["prompt"], epoch, index)] if self.reads_prompts else []
             return {**views, "prompts": prompts, "labels": labels, "index": taken, "failed": failed}
         raise ValueError(f"{len(failed)} clips in a row cannot be read, the first is {failed[0]}. Check the data set.")
+
+    def _maps(self, clip: dict) -> dict[str, torch.Tensor]:
+        """The maps (T/2, 7, 7) of a clip."""
+        if not self.maps:
+            return {}
+        with np.load(clip["teacher_maps"]) as found:
+            return {name: torch.from_numpy(found[name]) for name in self.maps}
 
     def _views(self, clip: dict, epoch: int, index: int) -> dict[str, torch.Tensor]:
         options = dict(self.view_options)

@@ -25,7 +25,17 @@ from .sources import Source
 FREE_TO_CHANGE = {
     *("output", "config", "num_workers", "cache", "checkpoint_steps", "checkpoints_kept", "log_with", "log_steps"),
     *("max_failed_clips", "gradient_accumulation_steps", "gradient_checkpointing", "eval_batch_size", "caveat"),
-    *("data", "preferences", "split_file", "init_from", "branches", "labels", "mixed_precision", "negative_mos"),
+    *(
+        "data",
+        "preferences",
+        "split_file",
+        "init_from",
+        "branches",
+        "labels",
+        "mixed_precision",
+        "negative_mos",
+        "teacher",
+    ),
 }
 ENDS = 2**16  # bytes that are read at the start and at the end of a video
 NOT_OURS = ("transformers_version", "auto_map", "video_processor_type")  # differ between versions and copies

@@ -27,7 +27,7 @@ from .models import initial_model, select_branches
 from .parameters import parameter_groups, train_mode, unfix
 from .records import add_run
 from .runs import check_best, finish, make_accelerator, make_schedule, print_banner, save_best
-from .sources import Source, load_sources
+from .sources import Source
 from .stage import Stage, TrainingRun
 from .steps import FailedClips, to_device, training_step, with_negative_labels
 from .trackers import start_trackers
@@ -205,7 +205,7 @@ def make_run(stage: Stage, arguments: StageArguments, accelerator: Accelerator, 
     output = Path(arguments.output)
     model, processor = initial_model(arguments.init_from)
     branches = arguments.branches or [branch for branch in stage.branches if branch in model.config.branches]
-    sources = load_sources(arguments, [SUM, *branches], accelerator)
+    sources = stage.load_sources(arguments, [SUM, *branches], accelerator)
     on_main_process(
         accelerator,
         lambda: check_same_run(
@@ -294,7 +294,8 @@ def make_loaders(
         columns = {name: source.columns[name] for name in [SUM, *selected.config.branches]} if source.has_mos else {}
         common = {"processor": processor, "labels": columns, "inputs": selected.config.inputs, "cache": cache}
         negatives = arguments.prompt_negatives if source.has_mos else 0
-        clips = ClipDataset(source.clips["train"], seed=arguments.seed, prompt_negatives=negatives, **common)
+        own = {"seed": arguments.seed, "prompt_negatives": negatives, "maps": source.maps}
+        clips = ClipDataset(source.clips["train"], **own, **common)
         validation.append(ClipDataset(source.clips["validation"], **common))
         if source.has_mos:
             training.append(clips)
@@ -331,7 +332,7 @@ def describe_model(
         stage.name,
         branches,
         arguments.all_data,
-        labels={term: sources[0].columns[term] for term in stage.terms(branches)},
+        labels={term: sources[0].columns[term] for term in stage.terms(branches) if term in sources[0].columns},
         unfixed_ratio=arguments.unfixed_ratio,
         lora_rank=arguments.lora_rank,
         num_clips=sum(len(source.clips["train"]) for source in sources),

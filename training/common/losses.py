@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -79,6 +80,34 @@ class PairLoss:
         return self.weight * preference_loss(*scores.unbind(1), labels.mean(1), self.tie_margin)
 
 
+@dataclass(frozen=True)
+class DistillLoss:
+    """`DualLoss` for the scores of a teacher, and the mean squared error for its maps.
+
+    Args:
+        dual: the loss of the scores.
+        map_weight: factor of the error of a map, which is in units of the deviation of the teacher's quality.
+    """
+
+    dual: DualLoss
+    map_weight: float
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Scores and labels (B,), or maps (B, T/2, 7, 7) -> scalar.
+
+        Raises:
+            ValueError: if the maps have other shapes.
+        """
+        if labels.ndim < 3:
+            return self.dual(scores, labels)
+        if scores.shape != labels.shape:
+            raise ValueError(
+                f"the student's maps are {tuple(scores.shape[1:])}, the teacher's {tuple(labels.shape[1:])}: they read "
+                "other numbers of frames; set --map_weight 0, or give the student's processor as many frames."
+            )
+        return self.map_weight * F.mse_loss(scores / self.dual.unit, labels / self.dual.unit)
+
+
 def source_losses(arguments: StageArguments, config: AIGCVQAConfig, sources: list[Source], terms: list[str]) -> list:
     """The loss of each source: `DualLoss` with its own scale of labels, or `PairLoss`.
 
@@ -87,12 +116,14 @@ def source_losses(arguments: StageArguments, config: AIGCVQAConfig, sources: lis
         terms: the scores that have a loss.
     """
     weights, unit = (config.plcc_loss_weight, config.rank_loss_weight), config.mos_std
-    return [
-        DualLoss(*weights, unit, any(term in source.unlabelled for term in terms), source.scale[1])
-        if source.has_mos
-        else PairLoss(arguments.preference_weight, unit, arguments.tie_margin)
-        for source in sources
-    ]
+    losses: list[Loss] = []
+    for source in sources:
+        if not source.has_mos:
+            losses.append(PairLoss(arguments.preference_weight, unit, arguments.tie_margin))
+            continue
+        dual = DualLoss(*weights, unit, any(term in source.unlabelled for term in terms), source.scale[1])
+        losses.append(DistillLoss(dual, source.map_weight) if source.maps else dual)
+    return losses
 
 
 def score_gradients(

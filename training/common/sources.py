@@ -29,6 +29,8 @@ class Source:
         pairs: the pairs by part; None for clips with a MOS.
         weight: how often the data set is seen in an epoch.
         unlabelled: number of training clips without a label, for the scores of which some have none.
+        maps: names of the maps of a teacher; the column `teacher_maps` names the file that has them.
+        map_weight: weight of the loss on these maps.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Source:
     pairs: dict[str, Pairs] | None = None
     weight: float = 1.0
     unlabelled: dict[str, int] = field(default_factory=dict)
+    maps: tuple[str, ...] = ()
+    map_weight: float = 0.0
 
     @property
     def has_mos(self) -> bool:
@@ -117,7 +121,7 @@ def load_parts(
     if split_file is None:  # a split file names the clips that are wanted, see `check_labels`
         clips = {part: _with_mos(rows, part, accelerator) for part, rows in clips.items()}
     clips["validation"] = some_clips(clips["validation"], arguments.max_eval_clips, arguments.seed)
-    _check_numbers(data, "clips", clips, arguments.batch_size)
+    check_numbers(data, "clips", clips, arguments.batch_size)
     return clips
 
 
@@ -129,11 +133,12 @@ def load_parts_of_pairs(arguments: StageArguments, data: str, split_file: str | 
     """
     pairs = {part: load_pairs(data, split_file, part) for part in TRAINED_PARTS}
     pairs["validation"] = pairs["validation"].some(arguments.max_eval_clips, arguments.seed)
-    _check_numbers(data, "pairs", pairs, arguments.batch_size // 2)
+    check_numbers(data, "pairs", pairs, arguments.batch_size // 2)
     return pairs
 
 
-def _check_numbers(data: str, what: str, parts: dict, batch: int) -> None:
+def check_numbers(data: str, what: str, parts: dict, batch: int) -> None:
+    """Raise ValueError if the parts "train" and "validation" have too few clips or pairs."""
     for part, needed in (("train", batch), ("validation", MIN_VALIDATED)):
         if len(parts[part]) < needed:
             raise ValueError(

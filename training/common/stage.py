@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from .arguments import StageArguments
 from .checkpoints import Progress
 from .losses import Loss
 from .mixtures import MixedBatchSampler
-from .sources import Source
+from .sources import Source, load_sources
 from .steps import FailedClips
 from .validation import chosen_figures
 
@@ -32,12 +32,14 @@ class Stage:
         unfixed_ratio: share of every encoder that trains, counted from its output.
         terms: returns the scores whose losses are added up, given the branches that train. "quality" is the sum of the
             branches.
+        load_sources: loads the data sets, given the arguments, the scores that may have a loss and the accelerator.
     """
 
     name: str
     branches: tuple[str, ...]
     unfixed_ratio: float
     terms: Callable[[list[str]], list[str]]
+    load_sources: Callable[[Any, list[str], Accelerator], list[Source]] = load_sources
 
 
 @dataclass

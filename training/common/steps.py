@@ -54,9 +54,12 @@ def training_step(
 
 
 def score(model: nn.Module, batch: dict[str, Any], terms: list[str]) -> dict[str, Tensor]:
-    """The scores of a batch by name, (b,). Alignment is (b, P) if each clip has P prompts, its own prompt first."""
+    """The scores of a batch by name, (b,), and maps, (b, T/2, 7, 7).
+
+    Alignment is (b, P) if each clip has P prompts, its own prompt first.
+    """
     outputs = model(**inputs_of(batch))
-    scores = {term: outputs[f"{term}_score"] for term in terms}
+    scores = {term: outputs[term if term.endswith("_map") else f"{term}_score"] for term in terms}
     return {term: value[:, 0] if value.ndim == 2 and term == "quality" else value for term, value in scores.items()}
 
 

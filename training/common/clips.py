@@ -123,8 +123,8 @@ def some_clips(clips: Dataset, number: int | None, seed: int) -> Dataset:
 
 
 def data_name(data: str) -> str:
-    """The name of a data set without any path of this machine: the Hub id, or the name of the folder."""
-    return Path(data).resolve().name if Path(data).is_dir() else data
+    """The name of a data set without any path of this machine: the Hub id, or the name of the folder or file."""
+    return Path(data).resolve().name if Path(data).exists() else data
 
 
 def is_simulated(data: str) -> bool:

@@ -20,7 +20,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from PIL import Image
 
-from dataset_scripts import synthetic_t2v
+from dataset_scripts import synthetic_pairs, synthetic_t2v
 from tests.conftest import REPOSITORY, moving_gradient, write_video
 from training import stage3
 
@@ -73,7 +73,9 @@ def stand_ins(model_folder, tmp_path_factory) -> Path:
         (folder / name).symlink_to(model_folder)
     (folder / "training").symlink_to(REPOSITORY / "training")
     small = ["--num_prompts", "5", "--generators", "2", "--size", "64", "--num_workers", "1", "--skip_baselines"]
-    synthetic_t2v.main(["--output", str(folder / "data" / "t2vqa_db"), *small])
+    source, pairs = str(folder / "data" / "t2vqa_db"), str(folder / "data" / "pairs")
+    synthetic_t2v.main(["--output", source, *small])
+    synthetic_pairs.main(["--source", source, "--output", pairs, "--num_workers", "1"])
     return folder
 
 

@@ -7,13 +7,14 @@ import os
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dataset_scripts.synthetic_baselines import read_rows
 from modeling_aigcvqa.loading import load_model
+from tests.training.test_stages import Interrupted, stop_after
 from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder
 from training import distill
-from training.common import checkpoints, loop
+from training.common import loop
 from training.common.losses import DistillLoss, DualLoss
 from training.distill import build_parser, load_unrated, main
 
@@ -41,8 +42,6 @@ def teacher(tmp_path_factory):
     for name, value in state.items():  # other weights than the student's
         if "head" in name:
             value.normal_(0, 0.5, generator=generator)
-    from safetensors.torch import save_file
-
     save_file(state, path, {"format": "pt"})
     return folder
 
@@ -103,17 +102,9 @@ def test_an_interrupted_distillation_asks_the_teacher_no_clip_twice(clips, teach
     whole = tmp_path / "whole"
     run(clips, teacher, student, whole, checkpoint_steps=2)
 
-    class Interrupted(Exception):
-        pass
-
-    def stop(accelerator, output, progress, kept):
-        checkpoints.save_checkpoint(accelerator, output, progress, kept)
-        if progress.step == 2:
-            raise Interrupted
-
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(loop, "save_checkpoint", stop)
+        patch.setattr(loop, "save_checkpoint", stop_after(2))
         run(clips, teacher, student, broken, checkpoint_steps=2)
     before = {file.name: file.stat().st_mtime_ns for file in (broken / "teacher").iterdir()}
     run(clips, teacher, student, broken, checkpoint_steps=2)

@@ -14,10 +14,10 @@ from dataset_scripts import make_splits, synthetic_pairs
 from dataset_scripts.synthetic_t2v import make_benchmark
 from modeling_aigcvqa.common.presets import default_processor
 from modeling_aigcvqa.loss_aigcvqa import preference_loss
-from tests.training.test_stages import assert_same_weights, launched
+from tests.training.test_stages import Interrupted, assert_same_weights, launched, stop_after
 from tests.training.tiny import forget_accelerator, tiny_folder, tiny_model
 from training import stage2, stage3
-from training.common import checkpoints
+from training.common import loop
 from training.common.arguments import StageArguments, parse_arguments
 from training.common.batches import ClipDataset, make_loader
 from training.common.losses import DualLoss, PairLoss
@@ -26,12 +26,7 @@ from training.common.pairs import Pairs, load_pairs
 from training.common.sources import Source
 from training.common.validation import Scored, all_metrics, chosen_figures
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -240,16 +235,8 @@ def test_a_run_on_a_mos_and_pairs_resumes_to_the_same_weights(data, start, tmp_p
     )
     assert "SROCC/PLCC quality" in capsys.readouterr().out
 
-    class Interrupted(Exception):
-        pass
-
-    def stop(accelerator, output, progress, kept):
-        checkpoints.save_checkpoint(accelerator, output, progress, kept)
-        if progress.step == 4:
-            raise Interrupted
-
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("training.common.loop.save_checkpoint", stop)
+        patch.setattr(loop, "save_checkpoint", stop_after(4))
         run(stage3, start, tmp_path / "broken", **both, checkpoint_steps=2)
     with pytest.raises(ValueError, match=r"weights was \[1.0, 0.5\] and is \[1.0, 2.0\]"):
         run(stage3, start, tmp_path / "broken", **(both | {"weights": [1, 2]}), checkpoint_steps=2)

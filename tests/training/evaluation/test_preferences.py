@@ -15,12 +15,7 @@ from training.evaluate import main
 
 VOTES = ["leftvote", "rightvote", "tievote", "leftvote", "bothbad_vote", "rightvote"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,7 @@ from training.evaluation.synthetic import ALIGNMENT_FAILURES, latent_matrix, oth
 SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
 BROKEN = "002-basalt"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

@@ -127,10 +127,16 @@ class Provenance:
 
         Heads and adapters count as trained after any run, backbones only after a run that trained all of their layers.
         """
-        trained = PARTS if run.unfixed_ratio == 1 else ("adapter", "head")
+        trained = PARTS if run.unfixed_ratio == 1 and not run.lora_rank else ("adapter", "head")
         done = {f"{branch}_{part}" for branch in run.branches for part in trained}
         untrained = [part for part in self.untrained if part not in done]
         return dataclasses.replace(self, runs=[*self.runs, run], untrained=untrained)
+
+    def with_teacher(self, teacher: "Provenance") -> "Provenance":
+        """The provenance of a model that learns from the scores of another one: it shares its sources and runs."""
+        sources = [source for source in teacher.sources if source not in self.sources]
+        runs = [run for run in teacher.runs if run not in self.runs]
+        return dataclasses.replace(self, sources=[*self.sources, *sources], runs=[*self.runs, *runs])
 
     def of_branches(self, branches: list[str]) -> "Provenance":
         """The part that concerns these branches. The caveat and the licence are kept."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback
 from multiprocessing.reduction import ForkingPickler
-from multiprocessing.util import get_temp_dir
+from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ import torch.multiprocessing  # registers that tensors are sent through shared m
 
 AHEAD = 2  # tasks per worker that are prepared before they are asked for
 SMALL = 4096  # bytes that fit into a pipe, so that sending them does not wait for the worker
+PATIENCE_S = 5.0  # for a worker to end
 ATTEMPTS = 2  # a worker may have been killed for the memory that others took
 
 
@@ -101,6 +102,7 @@ class _Pool:
         self.started = 0
         self.queue: deque[_Task] = deque()
         self.workers: list[_Worker] = []
+        self.at_exit = Finalize(None, self.close, exitpriority=0)  # if the caller never closes the generator
 
     def add(self, task: _Task) -> None:
         self.queue.append(task)
@@ -116,11 +118,12 @@ class _Pool:
         self._distribute()
 
     def close(self) -> None:
+        self.at_exit.cancel()
         for worker in self.workers:
             worker.process.terminate()
             worker.connection.close()
         for worker in self.workers:
-            worker.process.join()
+            worker.end()
 
     def _distribute(self) -> None:
         """Give each task to the worker with the fewest. A large task waits until a worker has none."""
@@ -138,7 +141,7 @@ class _Pool:
         """Take a dead worker out. Its first task, of which it died, is tried once more."""
         self.workers.remove(worker)
         worker.connection.close()
-        worker.process.join()
+        worker.end()
         culprit = worker.tasks[0]
         culprit.attempts += 1
         if culprit.attempts == ATTEMPTS:
@@ -158,6 +161,16 @@ class _Worker:
         self.process = context.Process(target=_work, args=(child, function, seed, inherited), daemon=True)
         self.process.start()
         child.close()
+
+    def end(self) -> None:
+        """Wait for the end of the process, which was asked to end or is dead.
+
+        A process that was forked while another thread held a lock may be stuck for ever.
+        """
+        self.process.join(PATIENCE_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
 
     def give(self, task: _Task) -> bool:
         """Send a task; False if the worker is dead."""

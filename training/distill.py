@@ -114,7 +114,8 @@ def load_taught(options: DistillArguments, scores: list[str], accelerator: Accel
     columns = {name: f"teacher_{name}" for name in scores}
     name = data_name(options.data[0])
     maps = tuple(maps_of(scores)) if options.map_weight else ()
-    return [Source(name, columns, clips, maps=maps, map_weight=options.map_weight)]
+    teacher = model.config.get_provenance()
+    return [Source(name, columns, clips, maps=maps, map_weight=options.map_weight, teacher=teacher)]
 
 
 def make_stage(options: DistillArguments) -> Stage:

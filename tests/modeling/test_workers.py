@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_aigcvqa import VideoReadError
+from modeling_aigcvqa import VideoReadError, workers_aigcvqa
 from modeling_aigcvqa.workers_aigcvqa import SMALL, results_in_order
 
 
@@ -32,6 +32,14 @@ def act(task):
     return torch.full((1000,), float(len(task) if isinstance(task, bytes) else task))
 
 
+def stay(task):
+    """A worker that a signal does not end, as one that is stuck in a lock."""
+    if task:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+    return task
+
+
 def draw(_):
     return torch.rand(())
 
@@ -50,6 +58,15 @@ def test_large_tasks_do_not_block():
     tasks = [bytes(10 * SMALL * (1 + n % 3)) for n in range(12)]
     results = list(results_in_order(act, iter(tasks), 2, died))
     assert [int(result[0]) for result in results] == [len(task) for task in tasks]
+
+
+def test_a_worker_that_is_stuck_holds_nobody(monkeypatch):
+    monkeypatch.setattr(workers_aigcvqa, "PATIENCE_S", 0.5)
+    results = results_in_order(stay, [0, 1, 2, 3], 2, died)
+    assert next(results) == 0
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 30
 
 
 def test_the_task_that_kills_its_worker_is_known_and_the_others_are_done():

@@ -11,11 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from dataset_scripts.synthetic_baselines import read_rows
 from modeling_aigcvqa.loading import load_model
+from modeling_aigcvqa.provenance_aigcvqa import Provenance, Run, Source
 from tests.training.test_stages import Interrupted, stop_after
-from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder
+from tests.training.tiny import forget_accelerator, tiny_data, tiny_folder, tiny_model
 from training import distill
 from training.common import loop
 from training.common.losses import DistillLoss, DualLoss
+from training.common.records import add_run
 from training.distill import build_parser, load_unrated, main
 
 
@@ -78,6 +80,20 @@ def test_the_student_comes_nearer_to_the_teacher(clips, teacher, student, tmp_pa
     *_, last_run = model.config.get_provenance().runs
     assert (last_run.stage, last_run.data) == ("distill", "clips.csv")
     assert last_run.labels == {name: f"teacher_{name}" for name in ("quality", "technical", "aesthetic", "alignment")}
+
+
+def test_what_is_known_of_the_teacher_holds_for_the_student():
+    """Weights that may not be used commercially, and opinions that were simulated."""
+    source = Source(
+        name="X", branches=["technical"], license="CC-BY-NC-4.0", address="a", sha256="0", commercial_use=False
+    )
+    taught = Run(stage="stage3", branches=["technical"], data="synthetic", simulated=True)
+    config = tiny_model().config
+    teacher = Provenance(sources=[source], runs=[taught])
+    add_run(config, "distill", ["technical"], ["clips.csv"], teacher=teacher)
+    found = config.get_provenance()
+    assert not found.commercial_use and [run.stage for run in found.runs] == ["stage3", "distill"]
+    assert found.runs[-1].simulated and "simulated raters" in found.note(["technical"])
 
 
 def test_the_labels_are_those_of_the_teacher(clips, teacher, student, tmp_path):

@@ -334,6 +334,7 @@ def describe_model(
         arguments.all_data,
         labels={term: sources[0].columns[term] for term in stage.terms(branches) if term in sources[0].columns},
         unfixed_ratio=arguments.unfixed_ratio,
+        teacher=sources[0].teacher,
         lora_rank=arguments.lora_rank,
         num_clips=sum(len(source.clips["train"]) for source in sources),
     )

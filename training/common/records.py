@@ -13,22 +13,32 @@ from .clips import data_name, is_simulated
 RECORD = "training.json"  # file beside the weights: arguments, commit, history
 
 
-def add_run(config: AIGCVQAConfig, stage: str, branches: list[str], data: list[str], **details) -> None:
+def add_run(
+    config: AIGCVQAConfig,
+    stage: str,
+    branches: list[str],
+    data: list[str],
+    teacher: Provenance | None = None,
+    **details,
+) -> None:
     """Add a run to the provenance in a config.
 
     Args:
         data: folders or Hub ids of the data sets. Their names are recorded, and whether all cards say "synthetic".
+        teacher: provenance of the model whose scores were the labels, which then becomes a part of this one's; None for
+            labels of people.
         details: other fields of `Run`.
     """
     run = Run(
         stage=stage,
         branches=branches,
         data=" + ".join(map(data_name, data)),
-        simulated=all(map(is_simulated, data)),
+        simulated=all(run.simulated for run in teacher.runs) if teacher else all(map(is_simulated, data)),
         commit=commit_of_this_code(),
         **details,
     )
-    config.set_provenance(config.get_provenance().with_run(run))
+    before = config.get_provenance()
+    config.set_provenance((before.with_teacher(teacher) if teacher else before).with_run(run))
 
 
 def describe_run(folder: Path, **details) -> None:

@@ -9,6 +9,8 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor
 
+from modeling_aigcvqa.provenance_aigcvqa import Provenance
+
 from .arguments import StageArguments
 from .clips import data_name, load_splits, rows_of_part, some_clips
 from .labels import check_labels, check_preferences, some
@@ -31,6 +33,7 @@ class Source:
         unlabelled: number of training clips without a label, for the scores of which some have none.
         maps: names of the maps of a teacher; the column `teacher_maps` names the file that has them.
         map_weight: weight of the loss on these maps.
+        teacher: the provenance of the model whose scores are the labels; None for labels of people.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Source:
     unlabelled: dict[str, int] = field(default_factory=dict)
     maps: tuple[str, ...] = ()
     map_weight: float = 0.0
+    teacher: Provenance | None = None
 
     @property
     def has_mos(self) -> bool:

@@ -139,8 +139,8 @@ def test_the_budget_of_a_request_is_shared_by_its_items(handler, video, monkeypa
 
 def test_an_animation_of_small_frames_does_not_hold_the_endpoint(handler, monkeypatch):
     """Within every other limit, a GIF of a few megabytes may take minutes."""
-    large = gif(frames=40, size=512)
-    monkeypatch.setattr(handler, "limits", Limits(max_total_pixels=40 * 512 * 512 - 1))
+    large = gif(frames=8, size=256)
+    monkeypatch.setattr(handler, "limits", Limits(max_total_pixels=8 * 256 * 256 - 1))
     with pytest.raises(ValueError, match="pixels that are allowed in all frames together"):
         handler({"inputs": {"video": large, "prompt": PROMPT}})
 

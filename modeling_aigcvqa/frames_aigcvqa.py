@@ -1,12 +1,12 @@
 """The frames that are read from a clip, and the error for a clip that cannot be read."""
 
 import io
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO
 
 import numpy as np
@@ -58,7 +58,7 @@ def reading_within(limits: ReadLimits) -> Iterator[None]:
 def seconds_left() -> float | None:
     """The seconds until the deadline, at least 0; None if there is none."""
     deadline = _limits.get().deadline
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    return None if deadline is None else max(0.0, deadline - monotonic())
 
 
 def max_frame_pixels() -> int:

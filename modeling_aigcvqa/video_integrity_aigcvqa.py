@@ -61,6 +61,10 @@ def opened_video(source: bytes | Path, name: str) -> Iterator[tuple["av.containe
         av.FFmpegError: if the file is not a video.
     """
     options = {"format_whitelist": FORMATS}
+    # A line of FFmpeg's log waits for Python's lock, and whoever closes a decoder holds it and waits for the decoder's
+    # threads: both wait for ever. Older versions of torchvision turn the log on.
+    if av.logging.get_level() is not None:
+        av.logging.set_level(None)
     # A file object, because FFmpeg takes names such as "a:b.mp4" for protocols and needs names in UTF-8.
     with opened_file(source) as file, av.open(file, metadata_errors="replace", container_options=options) as container:
         stream = _film(container)

@@ -200,6 +200,17 @@ def test_decord_does_not_hide_damage(clip_of):
     assert read(cut, decoder="decord", on_damage="warn")[1].warning
 
 
+def test_the_log_of_ffmpeg_is_off_while_a_video_is_read(clip_of):
+    """Its lines wait for Python's lock, which whoever closes a decoder holds. An older torchvision turns it on."""
+    level = av.logging.get_level()
+    try:
+        av.logging.set_level(av.logging.ERROR)
+        read(clip_of(next(iter(KINDS))), lambda total: [0])
+        assert av.logging.get_level() is None
+    finally:
+        av.logging.set_level(level)
+
+
 def test_wrong_options_are_named(clip_of):
     with pytest.raises(ValueError, match=r"on_damage='ignore'.*'raise', 'warn'"):
         read(clip_of("h264.mp4"), on_damage="ignore")

@@ -150,7 +150,7 @@ class SlowVideo:
 
     def __init__(self, monkeypatch, step):
         self.now = time.monotonic()
-        monkeypatch.setattr(frames_aigcvqa.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(frames_aigcvqa, "monotonic", lambda: self.now)
         self.step = step
 
     def check_time(self, name):

@@ -13,8 +13,9 @@ validation part.
 
 The order of the clips comes from hashes of seed, split number and id. A split therefore does not depend on the order of
 the rows, on the file format or on Python's random generator. All labelled clips of the folder are split anew, whatever
-split they belong to there. Clips without MOS are left out and counted. `leakage.json` lists, for every split, what its
-parts have in common.
+split they belong to there. Clips without MOS are left out and counted, unless no clip has one: then the clips in pairs
+with preferences are split. A pair belongs to a part if both clips do, so take the splits by prompt for pairs.
+`leakage.json` lists, for every split, what its parts have in common.
 """
 
 import argparse
@@ -61,29 +62,45 @@ def hash_key(*parts: object) -> str:
 
 
 def load_items(data: str | Path) -> tuple[list[Item], int]:
-    """The labelled clips of a prepared folder, sorted by id, and the number of clips without MOS."""
+    """The labelled clips of a prepared folder, sorted by id, and the number of the others.
+
+    Labelled are clips with a MOS or, if no clip has one, those in a pair with a preference.
+    """
     from datasets import Video, load_dataset
 
     # Streaming reads the folder in place. Without it, a parquet folder would be copied into the cache with its clips.
     splits = load_dataset(str(data), streaming=True)
-    items, unlabelled = [], 0
+    items, others = [], []
     for split in splits.values():
         missing = {"id", "video", "prompt", "mos"} - set(split.features)
         if missing:
             raise ValueError(f"--data '{data}' has no column {sorted(missing)}; give a folder made by a preparer.")
         columns = [c for c in ("id", "video", "prompt", "mos", "generator") if c in split.features]
         for row in split.select_columns(columns).cast_column("video", Video(decode=False)):
-            if row["mos"] is None:
-                unlabelled += 1
-                continue
             prompt, generator = normalise_prompt(row["prompt"]), row.get("generator") or ""
-            items.append(Item(row["id"], prompt, generator, video_hash(row["video"])))
+            item = Item(row["id"], prompt, generator, video_hash(row["video"]))
+            (others if row["mos"] is None else items).append(item)
+    if not items:
+        compared = ids_in_pairs(data)
+        items, others = ([item for item in others if (item.id in compared) == wanted] for wanted in (True, False))
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:
         raise ValueError(
             f"--data '{data}' has {len(repeated)} ids more than once, for example {repeated[0]!r}; prepare it again."
         )
-    return sorted(items, key=lambda item: item.id), unlabelled
+    return sorted(items, key=lambda item: item.id), len(others)
+
+
+def ids_in_pairs(data: str | Path) -> set[str]:
+    """The ids of the clips that occur in the configuration "pairs" of a prepared folder; none without it."""
+    from datasets import get_dataset_config_names, load_dataset
+
+    if "pairs" not in get_dataset_config_names(str(data)):
+        return set()
+    tables = load_dataset(str(data), "pairs", streaming=True)
+    return {
+        name for table in tables.values() for row in table.select_columns(["id_a", "id_b"]) for name in row.values()
+    }
 
 
 def video_hash(video: Mapping[str, Any]) -> str:
@@ -225,7 +242,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--output '{args.output}' exists; remove it or name another folder.")
         items, unlabelled = load_items(args.data)
         if not items:
-            raise ValueError(f"--data '{args.data}' has no clips with a MOS; name a folder with labelled clips.")
+            raise ValueError(f"--data '{args.data}' has no clips with a MOS and no pairs; name a folder with labels.")
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -245,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
         (folder / "leakage.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
     if not any(item.generator for item in items):
         print("note: the generators of the clips are unknown, so the random splits cannot keep their shares equal.")
-    print(f"written: {args.output} ({len(found)} splits of {len(items)} clips, {unlabelled} without MOS left out)")
+    print(f"written: {args.output} ({len(found)} splits of {len(items)} clips, {unlabelled} without labels left out)")
     return 0
 
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_scripts import prepare_genai_bench
+from dataset_scripts import make_splits, prepare_genai_bench
 from tests.conftest import moving_gradient, write_video
+from training.common.clips import PARTS
 from training.common.pairs import has_pairs, load_pairs
 from training.evaluate import main
 
@@ -56,6 +57,14 @@ def test_pairs_are_loaded(data, expected, tmp_path):
     split.write_text("id,split\nleft0,test\nright0,train\n")
     with pytest.raises(ValueError, match="no preference between two clips of part 'test'"):
         load_pairs(str(data), split, "test")
+
+
+def test_clips_that_only_occur_in_pairs_are_split(data, tmp_path):
+    """No clip of GenAI-Bench has a MOS."""
+    options = ["--num_splits", "1", "--fractions", "0.34", "0.33", "0.33"]
+    assert make_splits.main(["--data", str(data), "--output", str(tmp_path / "splits"), *options]) == 0
+    parts = [load_pairs(str(data), tmp_path / "splits" / "prompt_disjoint_00.csv", part) for part in PARTS]
+    assert [len(pairs) for pairs in parts] == [2, 2, 2]
 
 
 def test_one_command_gives_the_accuracies(data, expected, model_folder, tmp_path, capsys):

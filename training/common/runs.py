@@ -111,7 +111,7 @@ def print_banner(run: TrainingRun) -> None:
     micro = math.ceil(per_process / arguments.gradient_accumulation_steps)
     rows = {
         "start from": arguments.init_from or "an untrained full-size model",
-        **{source.name: source.description for source in run.sources},
+        **{f"data, {source.name}": source.description for source in run.sources},
         "batch": f"{arguments.batch_size} = {accelerator.num_processes} processes x {per_process}, {micro} per pass",
         "steps": f"{run.last_step}, {run.sampler.batches_per_epoch} per epoch",
         "precision": f"{accelerator.mixed_precision}, {tf32_text(accelerator.device)}",

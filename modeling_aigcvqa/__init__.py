@@ -11,6 +11,7 @@ from ._registration import TASK, register_with_transformers
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .clip_scorer import ClipScorer, ScorerSettings
     from .configuration_aigcvqa import (
         AIGCVQAAestheticConfig,
         AIGCVQAAlignmentConfig,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .video_processing_aigcvqa import AIGCVQAVideoProcessor
 
 _MODULES = {
+    "clip_scorer": ("ClipScorer", "ScorerSettings"),
     "configuration_aigcvqa": (
         "AIGCVQAAestheticConfig",
         "AIGCVQAAlignmentConfig",
@@ -51,6 +53,8 @@ __all__ = [
     "AIGCVQAProcessor",
     "AIGCVQATechnicalConfig",
     "AIGCVQAVideoProcessor",
+    "ClipScorer",
+    "ScorerSettings",
     "VideoReadError",
     "__version__",
     "load_model",

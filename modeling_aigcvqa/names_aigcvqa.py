@@ -5,6 +5,7 @@ This file imports nothing, so that a command line starts quickly.
 
 BRANCHES = ("technical", "aesthetic", "alignment")
 SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
+RESULTS = (*SCORES, "quality_of", "warning", "error")  # of a clip
 ON_ERROR = ("raise", "return")
 ON_DAMAGE = ("raise", "warn")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")

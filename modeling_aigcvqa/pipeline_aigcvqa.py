@@ -4,23 +4,19 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Pipeline
 
-from .frames_aigcvqa import ReadLimits, VideoReadError, reading_within
-from .limits_aigcvqa import ClipLimits, checked_clip
-from .names_aigcvqa import ON_ERROR, SCORES, shortened
+from .clip_preparation_aigcvqa import TEXTS, VIEW, ClipPreparation
+from .frames_aigcvqa import ReadLimits, VideoReadError
+from .limits_aigcvqa import ClipLimits
+from .names_aigcvqa import ON_ERROR, SCORES
 from .saved_files_aigcvqa import check_fit
 from .video_reading_aigcvqa import video_name
 from .workers_aigcvqa import WorkerDied, results_in_order
-
-TEXTS = ("name", "warning")  # what a prepared clip holds besides the model inputs
-VIEW = "pixel_values_"  # prefix of the model inputs that are views of the video
 
 
 class AIGCVQAPipeline(Pipeline):
@@ -96,59 +92,9 @@ class AIGCVQAPipeline(Pipeline):
         for batch in batches:
             yield from self.postprocess(self.forward(batch), preprocess.get("on_error", "raise"))
 
-    def preprocess(
-        self,
-        item: dict,
-        on_error: str = "raise",
-        limits: ClipLimits | None = None,
-        processor_options: dict | None = None,
-        spent: ReadLimits | None = None,
-    ) -> dict:
-        """An item `{"video", "prompt"}` -> the model inputs of one clip, or `{"error"}`.
-
-        `spent` counts the pixels of the clips that were read before in the same call.
-        """
-        try:
-            if not isinstance(item, dict) or "video" not in item:
-                raise ValueError(f'expected {{"video": ..., "prompt": ...}} (got {_describe(item)}).')
-            prompt = item.get("prompt")
-            if prompt is None and self.processor.requires_prompt:
-                raise ValueError(f'the item has no "prompt", which the alignment branch needs (got {_describe(item)}).')
-            if prompt is not None and not isinstance(prompt, str):
-                raise TypeError(f"the prompt is {shortened(repr(prompt))} ({type(prompt).__name__}); pass text.")
-            options = {"views": self._views, **(processor_options or {})}
-            with self._limited(limits, spent) as limits:
-                video = item["video"] if limits is None else checked_clip(item["video"], limits)
-                inputs = dict(self.processor(videos=[video], text=prompt, return_metadata=True, **options))
-            warning = inputs.pop("video_metadata")[0].warning
-            return inputs | {"name": video_name(item["video"])} | ({"warning": warning} if warning else {})
-        except (ValueError, TypeError, OSError) as error:
-            if on_error == "raise":
-                raise
-            return {"error": str(error)}
-
-    @contextmanager
-    def _limited(self, limits: ClipLimits | None, spent: ReadLimits | None) -> Iterator[ClipLimits | None]:
-        """Within the block, one clip is read within the limits and what the clips before it have left."""
-        if limits is None:
-            yield None
-            return
-        spent = spent or ReadLimits()
-        if limits.max_request_pixels is not None:
-            left = max(0, limits.max_request_pixels - spent.decoded_pixels)
-            limits = replace(limits, max_total_pixels=min(limits.max_total_pixels, left))
-        reading = ReadLimits(limits.deadline, limits.max_pixels, limits.max_total_pixels)
-        try:
-            # The processor may be of another copy of this code: the installed package's beside remote code.
-            with reading_within(reading), self.processor.reading_within(reading):
-                yield limits
-        finally:
-            spent.decoded_pixels += reading.decoded_pixels
-
-    @property
-    def _views(self) -> list[str]:
-        """The views that the built branches need; other views are not computed."""
-        return [name.removeprefix(VIEW) for name in self.model.config.inputs if name.startswith(VIEW)]
+    def preprocess(self, item: dict, **options: Any) -> dict:
+        """An item `{"video", "prompt"}` -> the model inputs of one clip, or `{"error"}`; see `ClipPreparation`."""
+        return ClipPreparation(self.processor, self.model.config)(item, **options)
 
     def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
         """As in the base class, but copies to a GPU are asynchronous, so that they overlap with its work."""
@@ -240,10 +186,6 @@ def _one_ahead(batches: Iterator[list[dict]]) -> Iterator[list[dict]]:
         while (batch := following.result()) is not None:
             following = thread.submit(next, batches, None)
             yield batch
-
-
-def _describe(item: Any) -> str:
-    return f"the keys {sorted(item)}" if isinstance(item, dict) else type(item).__name__
 
 
 def _collate(items: list[dict]) -> dict[str, torch.Tensor]:

@@ -15,9 +15,10 @@ from ..common.choices import SHIPPED
 from ..common.console import INTERRUPTED, counted
 from ..common.manifests import check_suffix, file_column
 from ..names_aigcvqa import BRANCHES, ON_DAMAGE
-from ..scoring.rows import Items, rows_of_manifest, rows_of_videos
+from ..scoring.rows import Items, digest_of_rows, rows_of_manifest, rows_of_videos
 from ..scoring.score_file import SUFFIXES, ScoreFile
-from .shared import REAL_WEIGHTS, add_model_arguments, print_table, printable
+from . import score_folder
+from .shared import REAL_WEIGHTS, add_model_arguments, named_branches, print_table, printable
 
 HELP = "score videos"
 DESCRIPTION = (
@@ -31,9 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders of clips, folders of frames or URLs")
     parser.add_argument("--prompt", help="the prompt that the videos were generated from")
     parser.add_argument(
-        "--manifest", type=Path, help="CSV or JSONL with the columns file and prompt; paths are relative to it"
+        "--manifest",
+        help="CSV or JSONL with the columns file and prompt; paths are relative to it. For an --output that is a "
+        "folder also parquet, WebDataset tars, a folder of such files, their fsspec addresses, or a data set's Hub id",
     )
-    parser.add_argument("--output", type=Path, help="CSV, JSONL or Parquet to write; rows are kept as they are scored")
+    parser.add_argument(
+        "--output",
+        help="CSV, JSONL or Parquet to write, row by row; or a folder, DIR/, for parquet shards, a ledger of failures "
+        "and a summary",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the --output of another run")
     add_model_arguments(parser)
     parser.add_argument("--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: all)")
@@ -52,9 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="damaged videos: an error (raise, the default), or scores of the frames that are there with a warning",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    score_folder.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, errors: Console) -> int:
+    if score_folder.is_meant(arguments):
+        return score_folder.run(arguments, errors)
+    for name in ("manifest", "output"):
+        value = getattr(arguments, name)
+        setattr(arguments, name, Path(value) if value is not None else None)
     branches = check_arguments(arguments)
     clips, rows = read_rows(arguments)
     from ..loading import load_pipeline
@@ -103,19 +116,13 @@ def check_arguments(arguments: argparse.Namespace) -> list[str] | None:
         check_output(arguments.output, arguments.manifest)
     elif arguments.overwrite:
         raise ValueError("--overwrite goes with --output FILE.")
-    branches = arguments.branches.split(",") if arguments.branches else None
-    unknown = [name for name in branches or () if name not in BRANCHES]
-    if unknown:
-        raise ValueError(f"--branches {arguments.branches}: no branch {unknown[0]!r}; expected {list(BRANCHES)}.")
-    return branches
+    return named_branches(arguments.branches)
 
 
 def check_output(output: Path, manifest: Path | None) -> None:
     check_suffix(output, "--output", SUFFIXES)
     if not output.parent.is_dir():
         raise ValueError(f"--output '{output}': the folder '{output.parent}' does not exist.")
-    if output.is_dir():
-        raise ValueError(f"--output '{output}' is a folder; name a file.")
     if manifest and output.exists() and output.samefile(manifest):
         raise ValueError(f"--output '{output}' is the manifest itself; name another file.")
 
@@ -137,8 +144,8 @@ def score_file(arguments: argparse.Namespace, clips: list[str], rows: list[dict]
     """The file of --output with what decides about its scores, or a context manager that gives None."""
     if not arguments.output:
         return nullcontext()
-    from ..loading.load import model_source
-    from ..scoring.identity import digest_of_model, digest_of_rows
+    from ..loading import model_source
+    from ..loading.identity import digest_of_model
 
     made_by = {
         "aigcvqa": __version__,

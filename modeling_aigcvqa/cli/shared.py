@@ -9,7 +9,7 @@ from rich.text import Text
 from ..common.cells import encodable
 from ..common.choices import DTYPES, SHIPPED
 from ..common.manifests import file_column
-from ..names_aigcvqa import SCORES, shortened
+from ..names_aigcvqa import BRANCHES, SCORES, shortened
 
 REAL_WEIGHTS = (
     "These are scores of the small model inside the package. For published weights pass --model free (downloaded and "
@@ -31,6 +31,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["auto", *DTYPES],
         help="dtype of the computation; auto takes the fastest one (default: the dtype of the weights)",
     )
+
+
+def named_branches(text: str | None) -> list[str] | None:
+    """The branches of --branches; None for all.
+
+    Raises:
+        ValueError: for an unknown one.
+    """
+    branches = text.split(",") if text else None
+    unknown = [name for name in branches or () if name not in BRANCHES]
+    if unknown:
+        raise ValueError(f"--branches {text}: no branch {unknown[0]!r}; expected {list(BRANCHES)}.")
+    return branches
 
 
 def printable(text: str) -> str:

@@ -33,8 +33,8 @@ def csv_line(cells: Iterable[Any]) -> str:
 
 def json_text(value: Any) -> str:
     """JSON in one line that UTF-8 can hold."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text == encodable(text) else json.dumps(value)  # lone surrogates stay as escapes
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if text == encodable(text) else json.dumps(value, default=str)  # lone surrogates stay as escapes
 
 
 def _cell(value: Any) -> Any:

@@ -3,10 +3,12 @@
 import codecs
 import csv
 import io
+import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..names_aigcvqa import shortened
 from .cells import without_quote
@@ -44,17 +46,30 @@ def read_manifest(path: Path) -> list[dict]:
             without a file or with too many values, or a line that is not a JSON object; names the file and the line.
     """
     check_suffix(path, "--manifest")
-    text = _decoded(path.read_bytes(), path)
-    rows = []
-    for line, row in (_csv_rows if path.suffix.lower() == ".csv" else _jsonl_rows)(text, path):
-        if file_column(row) is None:
-            raise ValueError(f"'{path}', line {line}: {_missing_file(row)}")
-        if isinstance(row.get("prompt"), int | float) and not isinstance(row["prompt"], bool):
-            row["prompt"] = str(row["prompt"])
-        rows.append(row)
+    with path.open("rb") as file:
+        rows = list(manifest_rows(file, str(path)))
     if not rows:
         raise ValueError(f"the manifest '{path}' has no rows.")
     return rows
+
+
+def manifest_rows(file: BinaryIO, name: str) -> Iterator[dict]:
+    """The rows of an open CSV or JSONL file, one after the other; as of `read_manifest`, but without an error for none.
+
+    Args:
+        file: can seek.
+        name: of the file, in messages; its suffix says which of the two it is.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    is_csv = name.lower().endswith(".csv")
+    lines = _decoded_lines(file, name, newline="" if is_csv else "\n")
+    for line, row in _csv_rows(lines, name, size) if is_csv else _jsonl_rows(lines, name):
+        if file_column(row) is None:
+            raise ValueError(f"'{name}', line {line}: {_missing_file(row)}")
+        if isinstance(row.get("prompt"), int | float) and not isinstance(row["prompt"], bool):
+            row["prompt"] = str(row["prompt"])
+        yield row
 
 
 def _missing_file(row: dict) -> str:
@@ -68,26 +83,46 @@ def _missing_file(row: dict) -> str:
     return f"no column 'file' (it has {_shown(columns)}).{hint}"
 
 
-def _decoded(content: bytes, path: Path) -> str:
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+def _decoded_lines(file: BinaryIO, name: str, newline: str) -> Iterator[str]:
+    """The lines of a text file, each with its end."""
+    start = file.read(4)
+    file.seek(0)
+    encoding = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+    lines = io.TextIOWrapper(file, encoding, newline=newline)
     try:
-        text = content.decode(encoding)
+        for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise ValueError(f"'{name}', line {number} holds a NUL character; save the file as UTF-8 text.")
+            yield line
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"'{path}', line {line}: 0x{content[error.start]:02x} is not {error.encoding}; save the file as UTF-8."
+            f"'{name}', line {_line_of_error(file, encoding)}: 0x{error.object[error.start]:02x} is not "
+            f"{error.encoding}; save the file as UTF-8."
         ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(f"'{path}', line {line} holds a NUL character; save the file as UTF-8 text.")
-    return text
+    finally:
+        if not lines.closed:
+            lines.detach()
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict]]:
+def _line_of_error(file: BinaryIO, encoding: str) -> int:
+    """The number of the first line that cannot be decoded."""
+    file.seek(0)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    number = 1
+    for number, line in enumerate(file, 1):  # noqa: B007 (the last number is the result)
+        try:
+            decoder.decode(line)
+        except UnicodeDecodeError:
+            break
+    return number
+
+
+def _csv_rows(text: Iterator[str], path: str, size: int) -> Iterator[tuple[int, dict]]:
     """The rows of a CSV with the number of their first line. Unnamed columns without values are left out."""
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a cell may be a long prompt
-    header, _, _ = text.partition("\n")
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=", " in header)
+    first = next(text, "")
+    csv.field_size_limit(max(csv.field_size_limit(), size + 1))  # a cell may be a long prompt
+    header = first.strip("\r\n")
+    lines = csv.reader(itertools.chain([first], text), strict=True, skipinitialspace=", " in header)
     columns: list[str] | None = None
     end = 0
     try:
@@ -115,8 +150,9 @@ def _csv_row(columns: list[str], cells: list[str], place: str) -> dict:
     return {name: without_quote(cell) for name, cell in zip(columns, cells) if name}
 
 
-def _jsonl_rows(text: str, path: Path) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _jsonl_rows(lines: Iterator[str], path: str) -> Iterator[tuple[int, dict]]:
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip("\n")
         if not line.strip():
             continue
         place = f"'{path}', line {number}"
@@ -138,7 +174,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     return dict(pairs)
 
 
-def _check_columns(columns: list[str], path: Path) -> None:
+def _check_columns(columns: list[str], path: str) -> None:
     twice = next((name for name in columns if name and columns.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"'{path}' has the column {_shown(twice)} twice; rename one.")

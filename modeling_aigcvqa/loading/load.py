@@ -65,6 +65,24 @@ def load_model(
     model: str = SHIPPED, branches: list[str] | None = None, alignment_num_frames: int | None = None
 ) -> tuple[AIGCVQAModel, AIGCVQAProcessor]:
     """Load a model, in the dtype of its weights, and its processor. Arguments and errors are as in `load_pipeline`."""
+    source, config = _checked_source(model, branches, alignment_num_frames)
+    with _quiet():
+        loaded = AIGCVQAModel.from_pretrained(source, config=config)
+    return loaded, _processor(source, config, model)
+
+
+def load_processor(
+    model: str = SHIPPED, branches: list[str] | None = None, alignment_num_frames: int | None = None
+) -> tuple[AIGCVQAConfig, AIGCVQAProcessor]:
+    """The config and the processor of a model, without its weights. Arguments and errors are as in `load_pipeline`."""
+    source, config = _checked_source(model, branches, alignment_num_frames)
+    return config, _processor(source, config, model)
+
+
+def _checked_source(
+    model: str, branches: list[str] | None, alignment_num_frames: int | None
+) -> tuple[str, AIGCVQAConfig]:
+    """The folder or Hub id of a model, and its config with the changes."""
     changes = {"branches": branches, "alignment_num_frames": alignment_num_frames}
     changes = {name: value for name, value in changes.items() if value is not None}
     source = model_source(model)
@@ -73,12 +91,15 @@ def load_model(
     config = _load_config(source, changes, model)
     if Path(source).exists():
         _check_processor_files(Path(source))
+    return source, config
+
+
+def _processor(source: str, config: AIGCVQAConfig, model: str) -> AIGCVQAProcessor:
     with _quiet():
-        loaded = AIGCVQAModel.from_pretrained(source, config=config)
         processor = AIGCVQAProcessor.from_pretrained(source)
     check_fit(config, processor, model)
     processor.requires_prompt = "alignment" in config.branches
-    return loaded, processor
+    return processor
 
 
 def model_source(model: str) -> str:

@@ -1,12 +1,12 @@
 """The rows to score: of a manifest, or of the clips and folders that are named on a command line."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
 from ..common.manifests import clip_of, read_manifest
-from ..names_aigcvqa import IMAGE_SUFFIXES, SCORES, VIDEO_SUFFIXES
-
-RESULTS = (*SCORES, "quality_of", "warning", "error")
+from ..names_aigcvqa import IMAGE_SUFFIXES, RESULTS, VIDEO_SUFFIXES
 
 
 def rows_of_manifest(manifest: Path) -> tuple[list[str], list[dict]]:
@@ -23,6 +23,14 @@ def rows_of_videos(videos: list[str], prompt: str | None) -> tuple[list[str], li
     """The clip to open and the row of each video; a folder of clips stands for the clips in it."""
     clips = [clip for video in videos for clip in clips_of(video)]
     return clips, [{"file": clip} | ({} if prompt is None else {"prompt": prompt}) for clip in clips]
+
+
+def digest_of_rows(clips: list[str], rows: list[dict]) -> str:
+    """SHA-256 of the clips' names and the rows, in their order."""
+    digest = hashlib.sha256()
+    for clip, row in zip(clips, rows):
+        digest.update(json.dumps([clip, row]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def clips_of(video: str) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any
 from ..common.cells import csv_line, encodable, json_text, without_quote
 from ..common.files import read_json, whole_file, write_json
 from ..common.manifests import file_column
-from ..names_aigcvqa import SCORES
-from .rows import RESULTS
+from ..names_aigcvqa import RESULTS, SCORES
 
 try:
     import fcntl
@@ -60,7 +59,7 @@ class ScoreFile:
             self.results = _parquet_results(self.path)
             return self
         self.file = self.journal.open("a+b", buffering=0)
-        _lock(self.file, self.path)
+        lock(self.file, self.path)
         self._go_on()
         return self
 
@@ -79,7 +78,7 @@ class ScoreFile:
         """Remove what is there, unless another process writes it."""
         with self.journal.open("rb") if self.journal.exists() else contextlib.nullcontext() as file:
             if file is not None:
-                _lock(file, self.path)
+                lock(file, self.path)
             for old in (self.record, self.journal, self.path):
                 old.unlink(missing_ok=True)
 
@@ -202,7 +201,7 @@ def _parquet_results(path: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 
-def _lock(file: Any, path: Path) -> None:
+def lock(file: Any, path: Path) -> None:
     """Refuse a file that another process writes. Windows has no such locks."""
     if fcntl is None:
         return

@@ -6,7 +6,7 @@ FLOORS := .venv-floors
 PACKAGES := modeling_aigcvqa training dataset_scripts
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo space small-model test test-slow test-floors lint docs drawings clean
+.PHONY: demo space small-model test test-slow test-floors test-integrations lint docs drawings clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,13 @@ test-floors:
 	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS) --resolution lowest-direct --editable '.[train,demo,test]'
 	$(FLOORS)/bin/python -m pytest -q
 
+# The adapters in integrations/ with the real packages, each in an environment of its own.
+test-integrations:
+	for package in nemo-curator py-data-juicer; do \
+		$(PYTHON) -m venv $(VENV)-$$package && \
+		$(VENV)-$$package/bin/python -m pip install --quiet --editable . $$package pytest aiohttp "ray[data]" && \
+		$(VENV)-$$package/bin/python -m pytest -q tests/integrations || exit 1; done
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +64,4 @@ docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir outputs/site
 
 clean:
-	rm -rf $(VENV) $(FLOORS) outputs
+	rm -rf $(VENV) $(VENV)-* $(FLOORS) outputs

@@ -34,8 +34,8 @@ def split(manifest: Path, output: Path, parts: int) -> int:
                 row[name] = str(manifest.parent.absolute() / row[name])
             opened[count % parts].write(json_text(row) + "\n")
             count += 1
-    if count < parts:
-        raise ValueError(f"--parts {parts}: the manifest '{manifest}' has {count} rows only.")
+        if count < parts:
+            raise ValueError(f"--parts {parts}: the manifest '{manifest}' has {count} rows only.")
     return count
 
 

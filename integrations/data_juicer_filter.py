@@ -7,9 +7,12 @@
 Interface: `data_juicer.ops.base_op.Filter` of Data-Juicer 1.6.
 """
 
+import json
+import math
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields
 from data_juicer.utils.mm_utils import remove_special_tokens
@@ -30,9 +33,10 @@ def scorer_of(settings: ScorerSettings) -> ClipScorer:
 class AIGCVQAFilter(Filter):
     """Keeps samples whose videos have a score within a range.
 
-    The stats `aigcvqa_quality_score` (and so on by name) and `aigcvqa_error` have one entry per video. A video that
-    cannot be scored gets no number: its entry is None, and its error says why. It never passes as if
-    it had been scored.
+    The stats `aigcvqa_quality_score` (and so on by name) have one entry per video. A video that cannot be scored gets
+    no number: its entry is NaN, and it never passes as if it had been scored. `aigcvqa_error` is a JSON list with its
+    reason and null for the other videos. (None in the place of NaN, or a list of texts, would end the run: `datasets`
+    takes the types of columns from the first samples.)
     """
 
     _accelerator = "cuda"
@@ -80,23 +84,28 @@ class AIGCVQAFilter(Filter):
         videos = sample.get(self.video_key) or []
         device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
         branches = None if self.branches is None else tuple(self.branches)
-        scorer = scorer_of(ScorerSettings(self.model, branches, device, self.dtype))
+        # One thread: Data-Juicer has a process per core, and a forked process must not use its parent's threads.
+        scorer = scorer_of(ScorerSettings(self.model, branches, device, self.dtype, threads=1))
         prompt = remove_special_tokens(sample.get(self.text_key) or "") or None
         results = scorer({"video": list(videos), "prompt": [prompt] * len(videos)})
-        names = [name for name in results if name.endswith("_score")]
-        for name in [*names, "error"]:
-            stats[STATS.format(name)] = results[name]
+        built = ["quality_score", *(f"{branch}_score" for branch in scorer.identity.options["branches"])]
+        for name in built:
+            numbers = [math.nan if score is None else score for score in results[name]]
+            stats[STATS.format(name)] = np.array(numbers, dtype=np.float64)
+        stats[STATS.format("error")] = json.dumps(results["error"])
         return sample
 
     def process_single(self, sample):
         stats = sample[Fields.stats]
-        scores, errors = stats[STATS.format(self.score)], stats[STATS.format("error")]
-        if not errors:
+        if STATS.format(self.score) not in stats:
+            raise ValueError(f"score={self.score!r}: the model does not give it; it gives {sorted(stats)}.")
+        scores = stats[STATS.format(self.score)]
+        if len(scores) == 0:
             return True  # as the other filters do for samples without videos
         passed = [
             self.on_failed == "keep"
-            if error is not None
+            if math.isnan(score)
             else self.get_keep_boolean(score, self.min_score, self.max_score)
-            for score, error in zip(scores, errors)
+            for score in scores
         ]
         return any(passed) if self.any_or_all == "any" else all(passed)

@@ -29,6 +29,8 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "model_card.md", *PAGES]
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 NAMED_FILE = re.compile(r"`((?:modeling_aigcvqa|training|dataset_scripts|examples|space|docs|tests)/[\w./]*)`")
 NOT_RUN = {  # document, first line
+    ("docs/many_clips.md", "aigcvqa score --manifest clips.jsonl --output scored/"),
+    ("docs/many_clips.md", "python examples/slurm_array.py split manifest.jsonl parts/ --parts 64"),
     ("docs/real_weights.md", 'aigcvqa score clip.mp4 --prompt "a corgi walking in the park" --model free'),
     ("docs/real_weights.md", "from modeling_aigcvqa import load_pipeline"),
     ("docs/real_weights.md", "aigcvqa convert --preset free --output models/free"),

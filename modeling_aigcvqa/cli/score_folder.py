@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ..common.choices import SHIPPED
 from ..common.console import INTERRUPTED
+from ..common.places import is_address
 from .shared import REAL_WEIGHTS, named_branches
 
 ENGINES = ("local", "ray")
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def is_meant(arguments: argparse.Namespace) -> bool:
     """Whether the command scores into a folder."""
     output = arguments.output or ""
-    return bool(arguments.engine or arguments.retry_failed or output.endswith(("/", os.sep)) or os.path.isdir(output))
+    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output) or is_address(output)
+    return bool(is_folder or arguments.engine or arguments.retry_failed or is_address(arguments.manifest or ""))
 
 
 def run(arguments: argparse.Namespace, errors: Console) -> int:

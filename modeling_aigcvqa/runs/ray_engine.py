@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import time
 import warnings
@@ -32,10 +33,11 @@ RESULT = pa.schema(
 )
 TASK_RETRIES = 1  # of what an actor died of; then its clips are tried one by one
 READER_CPUS = 0.25  # of a task that reads manifests
+CONNECT_S = 10.0
 TEXTS = ("name", "warning", "error")
 
 
-@dataclass
+@dataclass(frozen=True)
 class RayEngine:
     """Scores on the machines of a Ray cluster.
 
@@ -58,11 +60,17 @@ class RayEngine:
 
         _configure_ray_data()
         cpus = work.settings.threads or 1
-        self._decide(ray.cluster_resources(), cpus)
+        pools = self.pools(ray.cluster_resources(), cpus, may_shrink=work.one_by_one)
         block_rows = 1 if work.one_by_one else BLOCK_ROWS
         rows = (
             ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
-            .map_batches(read_rows, batch_size=1, fn_kwargs={"work": work}, num_cpus=READER_CPUS)
+            # The same size of batches has Ray join both steps: the blocks come as they are read, without more tasks.
+            .map_batches(
+                read_rows,
+                batch_size=block_rows,
+                fn_kwargs={"work": work},
+                num_cpus=READER_CPUS,
+            )
             .repartition(target_num_rows_per_block=block_rows)
         )
         arguments = {
@@ -72,13 +80,13 @@ class RayEngine:
             "ray_remote_args_fn": _retries,
         }
         pool = ray.data.ActorPoolStrategy
-        if self.decoders:
-            rows = rows.map_batches(_Reader, num_cpus=1, compute=pool(size=self.decoders), **arguments)
+        if pools.decoders:
+            rows = rows.map_batches(_Reader, num_cpus=1, compute=pool(size=pools.decoders), **arguments)
         results = rows.map_batches(
             _Scorer,
             num_cpus=cpus,
-            num_gpus=self.gpus_per_worker or None,
-            compute=pool(size=self.workers),
+            num_gpus=pools.gpus_per_worker or None,
+            compute=pool(size=pools.workers),
             **arguments,
         )
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -96,9 +104,10 @@ class RayEngine:
         if self.address is None:
             # Ray counts cores only to place processes: as many as are asked for, and one for reading manifests.
             cores = os.cpu_count() or 1
-            needed = (self.workers or cores) * threads + (self.decoders or 0) + 1
+            needed = (self.workers or cores) * threads + (1 if self.decoders is None else self.decoders) + 1
             options |= {"num_cpus": max(needed, cores), "include_dashboard": False}
         else:
+            _check_address(self.address)
             options["address"] = self.address
         with redirect_stdout(sys.stderr):
             yield from self._while_connected(ray, options)
@@ -113,28 +122,54 @@ class RayEngine:
         finally:
             ray.shutdown()
 
-    def _decide(self, resources: dict[str, float], cpus: int) -> None:
-        """Fill in what was not given, and refuse what the cluster cannot hold."""
+    def pools(self, resources: dict[str, float], cpus: int, may_shrink: bool = False) -> "Pools":
+        """The sizes of the pools: what was asked for, and what fits the cluster where nothing was.
+
+        Args:
+            resources: of the cluster, as `ray.cluster_resources` gives them.
+            cpus: cores of a worker.
+            may_shrink: take what fits where less is there than was asked for, because nodes were lost.
+
+        Raises:
+            ValueError: for pools that the cluster cannot hold.
+        """
         gpus, cores = resources.get("GPU", 0), int(resources.get("CPU", 0))
-        if self.gpus_per_worker is None:
-            self.gpus_per_worker = 1 if gpus else 0
-        if self.workers is None:
-            cores_left = cores - 1 - (self.decoders or 0)
-            self.workers = int(gpus // self.gpus_per_worker) if self.gpus_per_worker else cores_left // cpus
-            self.workers = max(1, self.workers)
+        per_worker = (1 if gpus else 0) if self.gpus_per_worker is None else self.gpus_per_worker
         if self.decoders is None:
-            self.decoders = max(1, cores - 1 - self.workers * cpus) if self.gpus_per_worker else 0
-        needed = self.workers * cpus + self.decoders + READER_CPUS
+            decoders = max(1, cores - 1 - (self.workers or int(gpus // per_worker)) * cpus) if per_worker else 0
+        else:
+            decoders = self.decoders
+        if may_shrink:
+            decoders = min(decoders, max(1, cores // 2))
+        fits = (cores - 1 - decoders) // cpus
+        fits = max(1, min(fits, int(gpus // per_worker)) if per_worker else fits)
+        workers = self.workers or fits
+        if may_shrink:
+            workers = min(workers, fits)
+        pools = Pools(workers, per_worker, decoders)
+        if per_worker * workers > gpus:
+            raise ValueError(
+                f"{pools} need {per_worker * workers:g} GPUs, and the cluster has {gpus:g}; lower the numbers."
+            )
+        needed = workers * cpus + decoders + READER_CPUS
         if needed > cores:
             raise ValueError(
-                f"--workers {self.workers} with {cpus} threads and --decoders {self.decoders} need {needed:g} cores, "
-                f"and the cluster has {cores}; lower them, or add machines."
+                f"{pools} with {cpus} threads each need {needed:g} cores, and the cluster has {cores}; lower the "
+                "numbers, or add machines."
             )
-        if self.gpus_per_worker * self.workers > gpus:
-            raise ValueError(
-                f"--workers {self.workers} with --gpus_per_worker {self.gpus_per_worker:g} need "
-                f"{self.gpus_per_worker * self.workers:g} GPUs, and the cluster has {gpus:g}; lower one of them."
-            )
+        return pools
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The sizes of the pools of actors."""
+
+    workers: int
+    gpus_per_worker: float
+    decoders: int
+
+    def __str__(self) -> str:
+        return f"--workers {self.workers} --gpus_per_worker {self.gpus_per_worker:g} --decoders {self.decoders}"
 
 
 def _retries() -> dict[str, int]:
@@ -150,6 +185,17 @@ def _imported_ray() -> Any:
     return ray
 
 
+def _check_address(address: str) -> None:
+    """Refuse HOST:PORT where nothing listens: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise ValueError(f"--address {address}: no Ray cluster can be reached there ({error}).") from error
+
+
 def _configure_ray_data() -> None:
     from ray.data import DataContext
 
@@ -158,7 +204,7 @@ def _configure_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # a run has its own
     context.max_errored_blocks = -1  # what died with its processes is missing afterwards, and tried one by one
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what is lost is found and tried again
 
 
 class _Reader:

@@ -9,7 +9,7 @@ from .engine import Work
 from .pending import SCHEMA, batches_of
 from .units import Unit
 
-BLOCK_ROWS = 8  # clips that are handed to an actor at once: what is lost with it is tried again
+BLOCK_ROWS = 16  # clips that are handed to an actor at once: what is lost with it is tried again
 
 
 def read_rows(batch: dict[str, Any], work: Work) -> Iterator[pa.Table]:

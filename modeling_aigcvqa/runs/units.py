@@ -1,6 +1,7 @@
 """Units of work: some rows of an input each, and how they are read."""
 
 import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -202,6 +203,21 @@ def _tar_rows(unit: Unit) -> Iterator[tuple]:
             sample[suffix.lower()] = tar.extractfile(member).read()
         if key is not None:
             yield _sample(archive, key, sample)
+        _check_end(opened)
+
+
+def _check_end(file: Any) -> None:
+    """Refuse an archive without the empty block at its end: `tarfile` does not notice where it is cut between members.
+
+    Raises:
+        ValueError: if the archive is cut. Compressed ones are checked by their decompressor.
+    """
+    file.seek(257)
+    if file.read(5) != b"ustar":
+        return
+    file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+    if any(file.read(tarfile.BLOCKSIZE)):
+        raise ValueError("the mark at its end is missing, so that it was cut; write or download it again")
 
 
 def _sample(archive: str, key: tuple[str, str], sample: dict[str, bytes]) -> tuple:

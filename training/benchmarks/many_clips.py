@@ -4,8 +4,8 @@
     python -m training.benchmarks.many_clips overhead --clips 1000 --output outputs/many
 
 `kills` scores clips of which one in twenty is broken, in one of ten ways. It kills the program three times and
-processes of its pool five times, and compares the result with that of one process that nobody has killed. `overhead` takes turns
-between Ray with two workers and two processes without Ray.
+processes of its pool five times, and compares the result with that of one process that nobody has killed. `overhead`
+takes turns between Ray with two workers and two processes without Ray.
 """
 
 import argparse

@@ -26,7 +26,7 @@ def make_clips(folder: Path) -> list[dict]:
             file.write_bytes(b"not a video")
         else:
             write_video(file, moving_gradient(4, 64 + 16 * n, 64))
-        rows.append({"file": file.name, "prompt": PROMPTS[n], "mos": n / 3, "id": f"clip-{n}", "tags": ["a", n]})
+        rows.append({"file": file.name, "prompt": PROMPTS[n], "mos": n / 3, "id": f"clip-{n}", "tags": ["a", str(n)]})
     return rows
 
 

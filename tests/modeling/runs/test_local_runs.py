@@ -48,7 +48,7 @@ def test_every_clip_is_scored_or_in_the_ledger(manifest, tmp_path, capsys):
     assert [row["prompt"] for row in rows] == [prompt for n, prompt in enumerate(PROMPTS) if n != BROKEN]
     assert rows[1]["mos"] == pytest.approx(1 / 3)
     assert rows[1]["manifest_id"] == "clip-1", "the manifest's own ids are kept"
-    assert json.loads(rows[1]["tags"]) == ["a", 1]
+    assert json.loads(rows[1]["tags"]) == ["a", "1"]
     assert rows[0]["model_revision"].startswith("sha256:") and len(rows[0]["options_fingerprint"]) == 32
     assert rows[0]["quality_score"] == pytest.approx(
         sum(rows[0][f"{name}_score"] for name in ("technical", "aesthetic", "alignment")), abs=1e-4
@@ -164,7 +164,7 @@ def test_a_repeated_clip_stands_once(clips, tmp_path, capsys):
 
 
 def test_a_row_that_names_no_clip_or_has_a_strange_prompt_fails_alone(clips, tmp_path):
-    folder, rows = clips
+    folder, _ = clips
     odd = [
         {"file": "0.mp4", "prompt": None},
         {"file": "0.mp4", "prompt": ["a"]},

@@ -51,8 +51,7 @@ def score(data: datasets.Dataset, settings: ScorerSettings, batch_size: int = 16
     return data.map(Scores(settings), batched=True, batch_size=batch_size, num_proc=num_proc, features=features)
 
 
-@exits_with_status("score_data_set")
-def main(argv: list[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder or Hub id")
     parser.add_argument("--split", default="train")
@@ -60,7 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="small")
     parser.add_argument("--branches", help="comma-separated; without alignment no column prompt is needed")
     parser.add_argument("--num_proc", type=int)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+@exits_with_status("score_data_set")
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
     check_new_folder(arguments.output)
     branches = tuple(arguments.branches.split(",")) if arguments.branches else None
     settings = ScorerSettings(model=arguments.model, branches=branches, threads=1)

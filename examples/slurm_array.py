@@ -53,8 +53,7 @@ def join(output: Path, parts: int) -> dict:
     return total | {"missing": missing}
 
 
-@exits_with_status("slurm_array")
-def main(argv: list[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     splits = commands.add_parser("split")
@@ -64,7 +63,12 @@ def main(argv: list[str] | None = None) -> int:
     joins.add_argument("output", type=Path, metavar="SCORED")
     for command in (splits, joins):
         command.add_argument("--parts", type=int, required=True)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+@exits_with_status("slurm_array")
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
     if arguments.parts < 1:
         raise ValueError(f"--parts {arguments.parts}: expected at least 1.")
     if arguments.command == "split":

@@ -162,6 +162,8 @@ def problem_of(words: list[str], runs: bool = True) -> str | None:
             return problem_of_program(module, arguments, runs)
         case ["python", script, *arguments]:
             return problem_of_program(script, arguments)
+        case ["sbatch", _, script, *_]:
+            return None if (REPOSITORY / script).exists() else f"{script} does not exist"
         case ["accelerate", "launch", *arguments]:
             launched = launch_command_parser().parse_args(arguments)
             return problem_of_program(launched.training_script, launched.training_script_args)

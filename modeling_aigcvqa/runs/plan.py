@@ -182,12 +182,11 @@ def _add_schema(plan: Plan, schema: pa.Schema) -> None:
 
 
 def _type_of_arrow(kind: pa.DataType) -> str:
-    for name, fits in (
-        ("int64", pa.types.is_integer), ("double", pa.types.is_floating), ("bool", pa.types.is_boolean)
-    ):  # fmt: skip
-        if fits(kind):
-            return name
-    return "string"
+    if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):  # which may exceed int64
+        return "int64"
+    if pa.types.is_floating(kind):
+        return "double"
+    return "bool" if pa.types.is_boolean(kind) else "string"
 
 
 def _type_of(value: Any) -> str | None:

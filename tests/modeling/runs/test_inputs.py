@@ -124,6 +124,33 @@ def test_a_parquet_file_without_clips_or_that_is_damaged(tmp_path, capsys):
     assert "cannot be read as parquet" in capsys.readouterr().err
 
 
+def test_columns_of_any_type_are_kept(clips, tmp_path):
+    import datetime
+
+    import pyarrow as pa
+
+    folder, rows = clips
+    columns = {
+        "file": pa.array([rows[0]["file"], rows[1]["file"]]),
+        "prompt": pa.array(["a", "b"]),
+        "large": pa.array([2**64 - 1, 0], pa.uint64()),
+        "small": pa.array([1, None], pa.int8()),
+        "flag": pa.array([True, None]),
+        "day": pa.array([datetime.date(2026, 1, 2), None]),
+        "nested": pa.array([{"a": [1]}, None]),
+        "thumbnail": pa.array([b"bytes", None]),
+        "unit": pa.array(["s", "m"]),
+        "position": pa.array([7, 8]),
+    }
+    pq.write_table(pa.table(columns), folder / "types.parquet")
+    assert run("--manifest", folder / "types.parquet", "--output", f"{tmp_path}/out/") == 0
+    row, other = scores(tmp_path / "out")
+    assert (row["large"], row["small"], row["flag"], row["day"]) == (str(2**64 - 1), 1, True, "2026-01-02")
+    assert json.loads(row["nested"]) == {"a": [1]} and "thumbnail" not in row
+    assert (row["unit"], row["manifest_position"], row["position"]) == ("s", 7, 0)
+    assert (other["small"], other["flag"], other["nested"]) == (None, None, None)
+
+
 def test_a_damaged_archive_is_said_and_its_whole_samples_are_scored(clips, tmp_path, capsys):
     folder, rows = clips
     whole = write_tar(folder / "cut.tar", rows).read_bytes()

@@ -95,10 +95,10 @@ def test_an_interrupted_run_goes_on(manifest, tmp_path, monkeypatch, read, rows_
 
 def test_a_killed_run_goes_on(clips, tmp_path):
     folder, rows = clips
-    many = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(40) for row in rows]
+    many = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(16) for row in rows]
     manifest = write_jsonl(folder / "many.jsonl", many)
     command = [sys.executable, "-m", "modeling_aigcvqa", "score", "--manifest", str(manifest)]
-    command += ["--output", f"{tmp_path}/out/", "--rows_per_shard", "70"]
+    command += ["--output", f"{tmp_path}/out/", "--rows_per_shard", "30"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob("fragments/*/*.parquet")) and time.monotonic() < deadline:

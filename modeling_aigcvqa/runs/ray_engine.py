@@ -104,7 +104,7 @@ class RayEngine:
         if self.address is None:
             # Ray counts cores only to place processes: as many as are asked for, and one for reading manifests.
             cores = os.cpu_count() or 1
-            needed = (self.workers or cores) * threads + (1 if self.decoders is None else self.decoders) + 1
+            needed = (self.workers or cores) * threads + (self.decoders or 0) + 1
             options |= {"num_cpus": max(needed, cores), "include_dashboard": False}
         else:
             _check_address(self.address)

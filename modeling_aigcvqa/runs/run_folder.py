@@ -152,6 +152,7 @@ class RunFolder:
                 elif attempts >= failed.get(row["id"], {}).get("attempts", 0):
                     failed[row["id"]] = row | {"reason": row["error"], "attempts": attempts}
         failed = {key: row for key, row in failed.items() if key not in scored}
+        distinct, repeated = self._counts_of_complete(unit) or (distinct, repeated)
         is_complete = distinct is not None and len(scored) + len(failed) == distinct
         if only_complete and not is_complete:
             return False
@@ -160,6 +161,12 @@ class RunFolder:
         if is_complete:
             self.store.remove(f"fragments/{unit.shard}")
         return is_complete
+
+    def _counts_of_complete(self, unit: Unit) -> tuple[int, int] | None:
+        """The counts of a unit that was complete before: rows that repeat a clip of another unit have left it."""
+        shard = f"scores/{unit.shard}.parquet"
+        counts = self.store.read_metadata(shard) if self.store.exists(shard) else {"complete": "0"}
+        return (int(counts["rows"]), int(counts["repeated"])) if counts["complete"] == "1" else None
 
     def _rows_of_shard(self, unit: Unit) -> tuple[dict[str, dict], dict[str, dict]]:
         """The scored and the failed rows of a unit by id, as far as it has been joined before."""

@@ -163,6 +163,17 @@ def test_a_repeated_clip_stands_once(clips, tmp_path, capsys):
     check_accounts(tmp_path / "out", COUNT + 1)
 
 
+def test_failed_clips_are_scored_again_where_repeated_ones_have_left_the_unit(clips, tmp_path):
+    folder, rows = clips
+    manifest = write_jsonl(folder / "left.jsonl", [rows[0], rows[1], rows[0], {"file": "gone.mp4", "prompt": "x"}])
+    options = ["--manifest", manifest, "--output", f"{tmp_path}/out/", "--rows_per_shard", 2]
+    for attempts in (1, 2, 3):
+        assert run(*options, *(["--retry_failed"] if attempts > 1 else [])) == 0
+        check_accounts(tmp_path / "out", 3)
+        assert [row["attempts"] for row in failures(tmp_path / "out")] == [attempts]
+        assert summary(tmp_path / "out")["repeated"] == 1
+
+
 def test_a_row_that_names_no_clip_or_has_a_strange_prompt_fails_alone(clips, tmp_path):
     folder, _ = clips
     odd = [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .modeling_aigcvqa import AIGCVQAModel, AIGCVQAOutput
     from .pipeline_aigcvqa import AIGCVQAPipeline
     from .processing_aigcvqa import AIGCVQAProcessor
+    from .reward import AIGCVQAReward
     from .video_processing_aigcvqa import AIGCVQAVideoProcessor
 
 _MODULES = {
@@ -38,6 +39,7 @@ _MODULES = {
     "modeling_aigcvqa": ("AIGCVQAModel", "AIGCVQAOutput"),
     "pipeline_aigcvqa": ("AIGCVQAPipeline",),
     "processing_aigcvqa": ("AIGCVQAProcessor",),
+    "reward": ("AIGCVQAReward",),
     "video_processing_aigcvqa": ("AIGCVQAVideoProcessor",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -51,6 +53,7 @@ __all__ = [
     "AIGCVQAOutput",
     "AIGCVQAPipeline",
     "AIGCVQAProcessor",
+    "AIGCVQAReward",
     "AIGCVQATechnicalConfig",
     "AIGCVQAVideoProcessor",
     "ClipScorer",

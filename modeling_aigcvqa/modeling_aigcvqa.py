@@ -20,10 +20,11 @@ from .backbone_swin3d import SwinTransformer3D, WindowAttention3D
 from .configuration_aigcvqa import BRANCH_INPUTS, AIGCVQAConfig
 from .loss_aigcvqa import quality_loss
 
-# Imported so that the pipeline is saved with the model: `save_pretrained` copies the files that this file imports
-# relatively, also if the model itself was loaded from such a copy.
+# Imported so that the pipeline, and what the endpoint's handler needs, are saved with the model: `save_pretrained`
+# copies the files that this file imports relatively, also if the model itself was loaded from such a copy.
 from .pipeline_aigcvqa import AIGCVQAPipeline  # noqa: F401
 from .protocols_aigcvqa import sample_frame_indices
+from .requests_aigcvqa import RequestLimits  # noqa: F401
 from .saved_files_aigcvqa import check_weights, clear_errors, stored_dtypes
 
 

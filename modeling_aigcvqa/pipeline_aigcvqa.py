@@ -102,6 +102,10 @@ class AIGCVQAPipeline(Pipeline):
             return inputs.to(device, non_blocking=device.type == "cuda")  # asynchronous copies to the CPU are unsafe
         return super()._ensure_tensor_on_device(inputs, device)
 
+    def scores_of(self, batch: list[dict]) -> list[dict]:
+        """The scores of prepared clips by name, as tensors () on the model's device; gradients are kept."""
+        return self._forward(self._ensure_tensor_on_device(batch, self.device))
+
     def _forward(self, batch: list[dict]) -> list[dict]:
         """Score the items that could be read, in one forward pass per shape."""
         results: list[dict] = [dict(item) if "error" in item else {} for item in batch]

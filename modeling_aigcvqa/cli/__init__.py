@@ -4,9 +4,9 @@ import argparse
 
 from .. import __version__
 from ..common.console import error_console, exits_with_status
-from . import convert, explain, init, merge, score
+from . import convert, explain, init, merge, score, serve
 
-COMMANDS = {"score": score, "explain": explain, "convert": convert, "merge": merge, "init": init}
+COMMANDS = {"score": score, "explain": explain, "convert": convert, "merge": merge, "init": init, "serve": serve}
 
 
 def build_parser() -> argparse.ArgumentParser:

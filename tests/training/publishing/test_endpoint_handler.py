@@ -21,8 +21,9 @@ from PIL import Image, ImageFile
 
 from modeling_aigcvqa import AIGCVQAPipeline, frames_aigcvqa, image_decoding_aigcvqa, video_decoding_aigcvqa
 from modeling_aigcvqa.frames_aigcvqa import check_frame, check_time
+from modeling_aigcvqa.requests_aigcvqa import RequestLimits as Limits
 from tests.conftest import moving_gradient, write_video
-from training.publishing.endpoint_handler import EndpointHandler, Limits
+from training.publishing.endpoint_handler import EndpointHandler
 
 PROMPT = "a moving gradient"
 HOST = "clips.example.org"
@@ -187,7 +188,7 @@ def test_a_request_that_waits_is_answered_at_its_deadline(handler, video, monkey
     blocked = threading.Event()
     busy = handler.scoring.submit(blocked.wait)
     try:
-        with pytest.raises(ValueError, match="the endpoint is busy"):
+        with pytest.raises(ValueError, match="the service is busy"):
             handler({"inputs": {"video": video, "prompt": PROMPT}})
         assert not busy.done(), "it was answered although the one before it goes on"
     finally:

@@ -1,0 +1,1 @@
+"""Scores over HTTP: the service behind `aigcvqa serve`, and its client."""

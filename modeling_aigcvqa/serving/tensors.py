@@ -1,0 +1,83 @@
+"""Frames in the body of a request or answer, as safetensors: data without code."""
+
+import json
+import struct
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..limits_aigcvqa import ClipLimits
+from ..reward.frames import UNIT, Range, checked_range, clips_of
+
+FRAMES, PROMPTS, VALUE_RANGE = "frames", "prompts", "value_range"
+
+
+def packed(frames: Tensor, prompts: list[str] | None, value_range: Range = UNIT) -> bytes:
+    """A body for `unpacked`."""
+    metadata = {VALUE_RANGE: json.dumps(list(value_range))}
+    if prompts is not None:
+        metadata[PROMPTS] = json.dumps(prompts)
+    return safetensors.torch.save({FRAMES: frames.contiguous()}, metadata)
+
+
+def unpacked(body: bytes) -> tuple[list[Tensor], list[str | None], Range]:
+    """The clips, prompts and range of float values in a body.
+
+    Args:
+        body: safetensors with the tensor `frames`, (B, T, 3, H, W) or (B, T, H, W, 3), uint8 or floats, and the
+            metadata `prompts` (JSON, B texts) and `value_range` (JSON, two numbers; [0, 1] if it is left out).
+
+    Raises:
+        ValueError: for a body of another form.
+    """
+    try:
+        tensors = safetensors.torch.load(body)
+    except (SafetensorError, KeyError, ValueError, struct.error) as error:
+        raise ValueError(f"the body is not safetensors ({error}); send what safetensors.torch.save gives.") from error
+    if list(tensors) != [FRAMES]:
+        raise ValueError(f"the body has the tensors {sorted(tensors)}; send one, '{FRAMES}'.")
+    (size,) = struct.unpack("<Q", body[:8])
+    metadata = json.loads(body[8 : 8 + size]).get("__metadata__", {})
+    clips = clips_of(tensors[FRAMES])
+    prompts = _json_of(metadata, PROMPTS, [None] * len(clips))
+    if not isinstance(prompts, list) or len(prompts) != len(clips):
+        raise ValueError(f"the metadata '{PROMPTS}' is not a JSON list of {len(clips)} texts, one per clip.")
+    if any(not isinstance(prompt, str | None) for prompt in prompts):
+        raise ValueError(f"the metadata '{PROMPTS}' holds values that are no texts.")
+    return clips, prompts, checked_range(_json_of(metadata, VALUE_RANGE, UNIT))
+
+
+def _json_of(metadata: dict[str, str], name: str, default: Any) -> Any:
+    if name not in metadata:
+        return default
+    try:
+        return json.loads(metadata[name])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the metadata '{name}' is not JSON ({error}).") from error
+
+
+def check_clip_tensor(clip: Tensor, name: str, limits: ClipLimits) -> None:
+    """Refuse a clip above the limits that hold for files.
+
+    Raises:
+        ValueError: names the clip and the limit.
+    """
+    if clip.ndim != 4:
+        return  # refused with a better message where it is read
+    pixels = clip.shape[1:].numel() // 3
+    if pixels > limits.max_pixels or len(clip) > limits.max_frames:
+        raise ValueError(
+            f"{name} has {len(clip)} frames of {pixels} pixels, above the {limits.max_frames} frames of "
+            f"{limits.max_pixels} pixels allowed; shrink or cut it."
+        )
+
+
+def as_uint8(frames: Tensor, value_range: Range) -> Tensor:
+    """Float frames as the 8 bits that they are scored with, a quarter of the bytes; uint8 unchanged."""
+    if not frames.is_floating_point():
+        return frames
+    low, high = checked_range(value_range)
+    return ((frames.float() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,5 +1,6 @@
 """Configuration of AIGC-VQA: one sub-config per branch. Every size of the architecture is a field that is validated."""
 
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -198,6 +199,9 @@ class AIGCVQAConfig(PreTrainedConfig):
         mos_mean, mos_std: mean and standard deviation of the training labels. The scores are on the scale of these
             labels. The losses divide scores and labels by `mos_std`, so that eq. 7, whose margin is in label units,
             has the same weight on every scale.
+        interval: how far the mean opinion is from the quality score: `half_width` in units of the labels, `coverage`,
+            the share of clips for which it holds, `clips`, the number of validation clips behind it, and `branches`,
+            whose sum it is of. None if the scale of the scores is not that of opinions.
         provenance: where the weights come from, as the dict of a `Provenance`; None if nothing is known.
     """
 
@@ -214,6 +218,7 @@ class AIGCVQAConfig(PreTrainedConfig):
     initializer_range: float = positive(default=0.02)
     mos_mean: float | int = finite(default=0.0)
     mos_std: float | int = positive(default=1.0)
+    interval: dict | None = None
     provenance: dict | None = None
 
     def __post_init__(self, **kwargs):
@@ -222,6 +227,8 @@ class AIGCVQAConfig(PreTrainedConfig):
             self.provenance = {"caveat": caveat}
         if self.provenance is not None:
             self.set_provenance(Provenance.from_dict(self.provenance))
+        if self.interval is not None:
+            check_interval(self.interval)
         for name, config_class in SUB_CONFIGS.items():
             value = getattr(self, name)
             if value is None or isinstance(value, dict):
@@ -276,6 +283,11 @@ class AIGCVQAConfig(PreTrainedConfig):
         return " + ".join(self.branches) if len(self.branches) < len(BRANCHES) else None
 
     @property
+    def quality_interval(self) -> dict | None:
+        """The interval of opinions, if it is of the branches that are built."""
+        return self.interval if self.interval and self.interval["branches"] == list(self.branches) else None
+
+    @property
     def inputs(self) -> list[str]:
         """Names of the model inputs that the built branches need."""
         return list(dict.fromkeys(name for branch in self.branches for name in BRANCH_INPUTS[branch]))
@@ -291,6 +303,7 @@ class AIGCVQAConfig(PreTrainedConfig):
             part.score_scale *= ratio
             part.score_shift = (part.score_shift - self.mos_mean / len(self.parts)) * ratio + mean / len(self.parts)
         self.mos_mean, self.mos_std = mean, std
+        self.interval = None  # was that of other labels
 
     @property
     def weights_note(self) -> str | None:
@@ -354,6 +367,17 @@ class AIGCVQAConfig(PreTrainedConfig):
                 **overrides,
             }
         )
+
+
+def check_interval(interval: dict) -> None:
+    """Raise ValueError unless it is the interval of a config; names the value."""
+    numbers = [interval.get(name) for name in ("half_width", "coverage", "clips")]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+        raise ValueError(f"interval={interval}: expected numbers for half_width, coverage and clips.")
+    if interval["half_width"] < 0 or not 0 < interval["coverage"] < 1:
+        raise ValueError(f"interval={interval}: expected half_width >= 0 and a coverage between 0 and 1.")
+    if not isinstance(interval.get("branches"), list):
+        raise ValueError(f"interval={interval}: expected the list of branches whose sum it is of.")
 
 
 def _build(config_class: type, name: str, values: dict) -> PreTrainedConfig:

@@ -6,6 +6,9 @@ This file imports nothing, so that a command line starts quickly.
 BRANCHES = ("technical", "aesthetic", "alignment")
 SCORES = ("quality_score", "technical_score", "aesthetic_score", "alignment_score")
 RESULTS = (*SCORES, "quality_of", "warning", "error")  # of a clip
+SPREADS = tuple(f"{score}_{part}" for score in SCORES for part in ("mean", "std"))
+INTERVAL = ("quality_score_low", "quality_score_high")
+UNCERTAINTY = (*SPREADS, *INTERVAL)  # of a clip, if it was asked for
 ON_ERROR = ("raise", "return")
 ON_DAMAGE = ("raise", "warn")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")

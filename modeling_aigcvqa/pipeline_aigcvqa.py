@@ -13,10 +13,13 @@ from transformers import Pipeline
 from .clip_preparation_aigcvqa import TEXTS, VIEW, ClipPreparation
 from .frames_aigcvqa import ReadLimits, VideoReadError
 from .limits_aigcvqa import ClipLimits
-from .names_aigcvqa import ON_ERROR, SCORES
+from .names_aigcvqa import INTERVAL, ON_ERROR, SCORES, SPREADS
 from .saved_files_aigcvqa import check_fit
+from .uncertainty_aigcvqa import FRAGMENTS, RESIZED, spread
 from .video_reading_aigcvqa import video_name
 from .workers_aigcvqa import WorkerDied, results_in_order
+
+DRAWS = (FRAGMENTS, RESIZED)
 
 
 class AIGCVQAPipeline(Pipeline):
@@ -36,6 +39,9 @@ class AIGCVQAPipeline(Pipeline):
             a score that is not finite. The other items of the batch are scored.
         limits: fields of `ClipLimits`, for clips from strangers. Videos must then be bytes or addresses on listed
             hosts, paths are refused, and a clip above a limit is refused before it is decoded.
+        uncertainty: number of draws; adds mean and standard deviation of each score over them (`quality_score_mean`,
+            `quality_score_std`, ...), and, if the model knows how its scores err, `quality_score_low` and
+            `quality_score_high`, between which the mean opinion lies with the probability in `config.interval`.
         num_frames, fragment_sampling, seed, on_damage, max_length, ...: options of the processor.
     """
 
@@ -115,10 +121,13 @@ class AIGCVQAPipeline(Pipeline):
                 shapes = tuple(tuple(item[name].shape) for name in sorted(item) if name.startswith(VIEW))
                 by_shape.setdefault(shapes, []).append(index)
         for indices in by_shape.values():
-            outputs = self.model(**_collate([batch[index] for index in indices]))
+            items = [{name: value for name, value in batch[i].items() if name not in DRAWS} for i in indices]
+            outputs = self.model(**_collate(items))
             for row, index in enumerate(indices):
                 scores = {name: outputs[name][row] for name in SCORES if outputs.get(name) is not None}
                 results[index] = scores | {name: batch[index][name] for name in TEXTS if name in batch[index]}
+                if any(name in batch[index] for name in DRAWS):
+                    results[index] |= spread(self.model, batch[index])
         return results
 
     def postprocess(self, results: list[dict], on_error: str = "raise") -> list[dict]:
@@ -136,6 +145,11 @@ class AIGCVQAPipeline(Pipeline):
                 continue
             if scores and quality_of:
                 scores["quality_of"] = quality_of
+            scores |= {name: float(result[name]) for name in SPREADS if name in result}
+            interval = self.model.config.quality_interval
+            if "quality_score_std" in scores and interval:
+                half = interval["half_width"]
+                scores |= dict(zip(INTERVAL, (scores["quality_score"] - half, scores["quality_score"] + half)))
             finished.append(scores | {name: result[name] for name in ("warning", "error") if name in result})
         return finished
 

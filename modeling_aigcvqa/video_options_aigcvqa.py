@@ -14,6 +14,7 @@ from .saved_files_aigcvqa import one_line
 from .video_reading_aigcvqa import DECODERS
 
 VIEWS = ("fragments", "resized")
+MAX_DRAWS = 64  # for the uncertainty of a clip
 MAX_SIDE = 4096  # pixels per side of a view, and frames; a view above this would exhaust the memory
 # What processor_config.json holds besides the options.
 BOOKKEEPING = {"processor_class", "video_processor_type", "auto_map", "image_processor_type", "_name_or_path"}
@@ -32,6 +33,8 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
         fragment_size: pixels per side of a fragment; they are copied from the frame without resizing.
         fragment_sampling: where fragments lie within their cells: "center" (deterministic) or "random".
         protocol: sampling protocol: "aigcvqa", "fast_vqa", "dover" or "image_reward"; see `protocols_aigcvqa`.
+        uncertainty: adds so many random draws of fragments, and some of frames, as `draws_fragments` (B, K, T, 3, h, w)
+            and `draws_resized` (B, F, T, 3, h, w); see `uncertainty_aigcvqa`. They are the same at each call.
         seed: makes random fragments repeatable: a clip gets the same fragments alone and in any batch.
         generator: the torch.Generator that random fragments are drawn from, clip after clip.
         device: where the views are computed, for example "cuda"; by default on the device of the frames.
@@ -51,6 +54,7 @@ class AIGCVQAVideoProcessorKwargs(TypedDict, total=False):
     fragment_size: int
     fragment_sampling: str
     protocol: str
+    uncertainty: int
     seed: int
     generator: torch.Generator
     device: str | torch.device
@@ -83,6 +87,11 @@ def check_options(options: dict) -> None:
         if options[name] not in known:
             raise ValueError(f"{name}={options[name]!r}: expected one of {list(known)}.")
     get_protocol(options["protocol"])
+    if options["uncertainty"] is not None:
+        if not 2 <= options["uncertainty"] <= MAX_DRAWS:
+            raise ValueError(f"uncertainty={options['uncertainty']}: expected 2 to {MAX_DRAWS} draws.")
+        if options["protocol"] != "aigcvqa":
+            raise ValueError(f"uncertainty goes with protocol='aigcvqa' (got {options['protocol']!r}); leave it out.")
     if options["seed"] is not None and options["generator"] is not None:
         raise ValueError(f"seed={options['seed']} and a generator were both given; pass one of them.")
 

@@ -23,6 +23,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .protocols_aigcvqa import DOVER_SEGMENTS, Protocol, get_protocol, sample_clips, sample_frame_indices
+from .uncertainty_aigcvqa import FRAGMENTS, RESIZED, frame_draws
 from .video_options_aigcvqa import BOOKKEEPING, VIEWS, AIGCVQAVideoProcessorKwargs, check_options, check_types
 from .video_reading_aigcvqa import read_video, split_batch, video_name
 
@@ -56,6 +57,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
     fragment_size = 32
     fragment_sampling = "center"
     protocol = "aigcvqa"
+    uncertainty = None
     on_damage = "raise"
     decoder = "pyav"
 
@@ -85,9 +87,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         protocol = get_protocol(options["protocol"])
         processed, metadata = zip(*(self._process(video, options, protocol) for video in split_batch(videos)))
         data = {
-            f"pixel_values_{name}": torch.stack([views[name] for views in processed])
-            if len(processed) > 1
-            else processed[0][name][None]
+            name: torch.stack([views[name] for views in processed]) if len(processed) > 1 else processed[0][name][None]
             for name in processed[0]
         }
         features = BatchFeature(data, tensor_type=return_tensors)
@@ -100,7 +100,7 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
         return np.asarray(sample_frame_indices(metadata.total_num_frames, num_frames or self.num_frames))
 
     def _process(self, video: Any, options: dict, protocol: Protocol) -> tuple[dict[str, Tensor], VideoMetadata]:
-        """The normalised views of one video by name, and its metadata."""
+        """The normalised views of one video, and draws of them, by the name of the input; and its metadata."""
         random, generator = options["fragment_sampling"] == "random", options["generator"]
         if options["seed"] is not None:
             generator = torch.Generator().manual_seed(options["seed"])
@@ -110,19 +110,25 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
             for name, sampler in samplers.items()
         }
         clips: dict[str, list[list[int]]] = {}
+        draws: list[list[int]] = []  # frames of each draw
+        drawing = torch.Generator()
 
         def choose_frames(total: int) -> list[int]:  # called again if there are more or fewer frames than packets
             for name in options["views"]:
                 clips[name] = sample_clips(samplers[name], total, options["num_frames"], noises[name])
             first, *others = clips.values()
             chosen = [first] if all(view == first for view in others) else clips.values()  # frames that views share
-            return [index for view in chosen for clip in view for index in clip]
+            if options["uncertainty"] is not None:
+                drawing.manual_seed(options["seed"] or 0)
+                draws[:] = frame_draws(total, options["num_frames"], options["uncertainty"], drawing)
+            return [index for clip in [*(clip for view in chosen for clip in view), *draws] for index in clip]
 
         frames, metadata = read_video(video, choose_frames, options["on_damage"], options["decoder"])
         if metadata.warning and not options["return_metadata"]:
             logger.warning(f"{video_name(video)} is damaged: {metadata.warning}.")
         if options["device"] is not None:
             frames = frames.to(options["device"])
+        frames, *drawn = frames.split([len(frames) - sum(map(len, draws)), *map(len, draws)]) if draws else [frames]
         counts = [sum(map(len, view)) for view in clips.values()]
         parts = frames.split(counts) if len(frames) == sum(counts) else [frames] * len(clips)
         views = {}
@@ -132,8 +138,27 @@ class AIGCVQAVideoProcessor(BaseVideoProcessor):
             else:
                 view = resize_frames(part, options["size"], options["resample"], protocol.crop)
             view = normalize(view, options["image_mean"], options["image_std"])
-            views[name] = view if len(view_clips) == 1 else view.unflatten(0, (len(view_clips), -1))
-        return views, metadata
+            views[f"pixel_values_{name}"] = view if len(view_clips) == 1 else view.unflatten(0, (len(view_clips), -1))
+        return views | _draws(drawn, options, drawing), metadata
+
+
+def _draws(drawn: Sequence[Tensor], options: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """The views of draws of frames, (K, T, 3, h, w) with random fragments and (F, T, 3, h, w) of whole frames."""
+    if not drawn:
+        return {}
+    statistics = options["image_mean"], options["image_std"]
+    grid, size = options["fragment_grid"], options["fragment_size"]
+    views = {}
+    if "fragments" in options["views"]:
+        fragments = [
+            sample_fragments(drawn[draw % len(drawn)], grid, size, _uniform(generator, 2, grid, grid))
+            for draw in range(options["uncertainty"])
+        ]
+        views[FRAGMENTS] = torch.stack([normalize(view, *statistics) for view in fragments])
+    if "resized" in options["views"]:
+        resized = [resize_frames(frames, options["size"], options["resample"]) for frames in drawn]
+        views[RESIZED] = torch.stack([normalize(view, *statistics) for view in resized])
+    return views
 
 
 def _fragments_of_clips(

@@ -4,9 +4,17 @@ import argparse
 
 from .. import __version__
 from ..common.console import error_console, exits_with_status
-from . import convert, explain, init, merge, score, serve
+from . import convert, explain, init, merge, probe, score, serve
 
-COMMANDS = {"score": score, "explain": explain, "convert": convert, "merge": merge, "init": init, "serve": serve}
+COMMANDS = {
+    "score": score,
+    "explain": explain,
+    "serve": serve,
+    "probe": probe,
+    "convert": convert,
+    "merge": merge,
+    "init": init,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

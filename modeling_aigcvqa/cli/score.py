@@ -14,7 +14,7 @@ from ..common.cells import encodable
 from ..common.choices import SHIPPED
 from ..common.console import INTERRUPTED, counted
 from ..common.manifests import check_suffix, file_column
-from ..names_aigcvqa import BRANCHES, ON_DAMAGE
+from ..names_aigcvqa import BRANCHES, ON_DAMAGE, RESULTS, UNCERTAINTY
 from ..scoring.rows import Items, digest_of_rows, rows_of_manifest, rows_of_videos
 from ..scoring.score_file import SUFFIXES, ScoreFile
 from . import score_folder
@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="raise",
         help="damaged videos: an error (raise, the default), or scores of the frames that are there with a warning",
     )
+    parser.add_argument(
+        "--uncertainty",
+        type=int,
+        metavar="K",
+        help="also mean and deviation of each score over K draws of fragments and frames, and an interval of opinions",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     score_folder.add_arguments(parser)
 
@@ -87,7 +93,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
             summary.add(row | result)
         if there:
             errors.print(f"'{arguments.output}' has {len(there)} of {len(rows)} rows; the run goes on after them.")
-        options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage")}
+        options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage", "uncertainty")}
         try:
             with counted(errors, "scoring", len(rows), len(there)) as advance:
                 for row, result in scored(pipeline, clips, rows, len(there), options):
@@ -104,6 +110,8 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
             errors.print(f"interrupted: {summary.count} of {len(rows)} videos are scored; {kept}", style="red")
             return INTERRUPTED
     report(summary, arguments, pipeline.model.config.weights_note, errors)
+    if arguments.uncertainty is not None:
+        errors.print(about_interval(pipeline.model.config.quality_interval))
     return 1 if summary.failed else 0
 
 
@@ -112,6 +120,8 @@ def check_arguments(arguments: argparse.Namespace) -> list[str] | None:
     for name, least in (("batch_size", 1), ("num_workers", 0)):
         if getattr(arguments, name) < least:
             raise ValueError(f"--{name} {getattr(arguments, name)}: expected at least {least}.")
+    if arguments.uncertainty is not None and arguments.uncertainty < 2:
+        raise ValueError(f"--uncertainty {arguments.uncertainty}: expected at least 2 draws.")
     if arguments.output:
         check_output(arguments.output, arguments.manifest)
     elif arguments.overwrite:
@@ -155,10 +165,12 @@ def score_file(arguments: argparse.Namespace, clips: list[str], rows: list[dict]
         "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         "alignment_num_frames": arguments.alignment_num_frames,
         "on_damage": arguments.on_damage,
+        **({} if arguments.uncertainty is None else {"uncertainty": arguments.uncertainty}),
         "rows": len(rows),
         "rows_sha256": digest_of_rows(clips, rows),
     }
-    return ScoreFile(arguments.output, rows, made_by, arguments.overwrite)
+    results = RESULTS if arguments.uncertainty is None else (*RESULTS, *UNCERTAINTY)
+    return ScoreFile(arguments.output, rows, made_by, arguments.overwrite, results)
 
 
 def scored(
@@ -168,6 +180,19 @@ def scored(
     items = Items(clips[start:], rows[start:])
     results: Iterable[dict] = pipeline(items, on_error="return", **options) if items.rows else ()
     yield from zip(items.rows, results)
+
+
+def about_interval(interval: dict | None) -> str:
+    """What the columns of uncertainty say."""
+    if interval is None:
+        return (
+            "mean and std are over draws of fragments and frames. There is no interval of people's opinion: this model "
+            "does not know how its scores err, because it was not calibrated on clips with a MOS."
+        )
+    return (
+        f"mean and std are over draws of fragments and frames. The mean opinion lies between low and high for "
+        f"{interval['coverage']:.0%} of clips like the {interval['clips']} of its validation."
+    )
 
 
 class Summary:

@@ -95,6 +95,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--engine and --retry_failed go with a folder, --output DIR/ (got {arguments.output!r}).")
     if arguments.prompt is not None:
         raise ValueError("--prompt goes with VIDEO...; a manifest has its own column prompt.")
+    if arguments.uncertainty is not None:
+        raise ValueError("--uncertainty goes with VIDEO... or --output FILE, not with a folder.")
     if arguments.num_workers:
         raise ValueError("--num_workers goes with --output FILE; for a folder the processes are --decoders.")
     for name, least in (("batch_size", 1), ("threads", 1), ("workers", 1), ("rows_per_shard", 1), ("decoders", 0)):

@@ -9,7 +9,7 @@ from rich.text import Text
 from ..common.cells import encodable
 from ..common.choices import DTYPES, SHIPPED
 from ..common.manifests import file_column
-from ..names_aigcvqa import BRANCHES, SCORES, shortened
+from ..names_aigcvqa import BRANCHES, INTERVAL, SCORES, shortened
 
 REAL_WEIGHTS = (
     "These are scores of the small model inside the package. For published weights pass --model free (downloaded and "
@@ -53,13 +53,13 @@ def printable(text: str) -> str:
 
 def print_table(rows: list[dict], note: str | None) -> None:
     """Print the scores of clips and the note on the weights. The column of quality says if it is of some branches."""
-    columns = [name for name in SCORES if any(name in row for row in rows)]
+    columns = [name for name in (*SCORES, "quality_score_std", *INTERVAL) if any(name in row for row in rows)]
     table = Table(caption=f"Higher is better.{' ' + note if note else ''}", caption_style="yellow" if note else None)
     table.add_column("file", overflow="fold")
     parts = next((row["quality_of"] for row in rows if row.get("quality_of")), None)
     for name in columns:
         of = f" ({parts})" if parts and name == "quality_score" else ""
-        table.add_column(name.removesuffix("_score") + of, justify="right")
+        table.add_column(name.replace("_score", "").replace("_", " ") + of, justify="right")
     for row in rows:
         cells = [f"{row[name]:.4f}" if name in row else "failed" for name in columns]
         table.add_row(Text(printable(row[file_column(row)])), *cells)  # Text: brackets in a name are no markup

@@ -11,7 +11,7 @@ from typing import Any
 from ..common.cells import csv_line, encodable, json_text, without_quote
 from ..common.files import read_json, whole_file, write_json
 from ..common.manifests import file_column
-from ..names_aigcvqa import RESULTS, SCORES
+from ..names_aigcvqa import RESULTS, SCORES, UNCERTAINTY
 
 try:
     import fcntl
@@ -33,6 +33,7 @@ class ScoreFile:
         rows: the rows to score, without results.
         made_by: what decides about the scores: model, options, inputs, ...; JSON values.
         overwrite: start anew, whatever is there.
+        results: the columns of results.
 
     Raises:
         ValueError: if the file has other rows or was made by something else, or another process writes it; names the
@@ -40,13 +41,20 @@ class ScoreFile:
         OSError: if the disk is full; the complete rows stay, and the same command goes on after them.
     """
 
-    def __init__(self, path: Path, rows: list[dict], made_by: dict[str, Any], overwrite: bool = False):
-        self.path, self.rows, self.made_by = path, rows, made_by
+    def __init__(
+        self,
+        path: Path,
+        rows: list[dict],
+        made_by: dict[str, Any],
+        overwrite: bool = False,
+        results: tuple[str, ...] = RESULTS,
+    ):
+        self.path, self.rows, self.made_by, self.result_names = path, rows, made_by, results
         self.record = path.with_name(f"{path.name}.run.json")
         self.in_place = path.suffix.lower() != ".parquet"
         self.journal = path if self.in_place else path.with_name(f".{path.name}.rows.jsonl")
         self.is_csv = self.journal.suffix.lower() == ".csv"
-        self.columns = list(dict.fromkeys([name for row in rows for name in row] + list(RESULTS)))
+        self.columns = list(dict.fromkeys([name for row in rows for name in row] + list(results)))
         self.results: list[dict] = []
         self.overwrite = overwrite
 
@@ -56,7 +64,7 @@ class ScoreFile:
         self._check_record()
         self.complete_without_journal = not self.in_place and self.path.exists() and not self.journal.exists()
         if self.complete_without_journal:
-            self.results = _parquet_results(self.path)
+            self.results = _parquet_results(self.path, self.result_names)
             return self
         self.file = self.journal.open("a+b", buffering=0)
         lock(self.file, self.path)
@@ -124,7 +132,7 @@ class ScoreFile:
             name = file_column(expected)
             if row[name] != (encodable(expected[name]) if self.is_csv else expected[name]):
                 raise ValueError(f"expected the clip '{expected[name]}'")
-            return {name: row[name] for name in RESULTS if row.get(name) not in (None, "")}
+            return {name: row[name] for name in self.result_names if row.get(name) not in (None, "")}
         except (ValueError, LookupError, csv.Error) as error:
             raise ValueError(
                 f"--output '{self.path}', row {number} is not a row of this run ({error}); pass --overwrite to score "
@@ -138,7 +146,7 @@ class ScoreFile:
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         cells = next(csv.reader(io.StringIO(text, newline="")))
         row = {name: without_quote(cell) for name, cell in zip(self.columns, cells, strict=True)}
-        return row | {name: float(row[name]) for name in SCORES if row[name]}
+        return row | {name: float(row[name]) for name in (*SCORES, *UNCERTAINTY) if row.get(name)}
 
     def _encoded(self, row: dict) -> bytes:
         if self.is_csv:
@@ -194,10 +202,10 @@ def _column(values: list) -> Any:
     return pa.array([value if isinstance(value, str | None) else json_text(value) for value in values], pa.string())
 
 
-def _parquet_results(path: Path) -> list[dict]:
+def _parquet_results(path: Path, names: tuple[str, ...]) -> list[dict]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, columns=list(RESULTS))
+    table = pq.read_table(path, columns=list(names))
     return [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 

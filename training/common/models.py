@@ -7,7 +7,9 @@ from torch import Tensor
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor, load_model
 from modeling_aigcvqa.common.presets import default_processor, untrained_model
+from modeling_aigcvqa.uncertainty_aigcvqa import interval_of
 
+MIN_INTERVAL = 50  # clips behind an interval of opinions
 MAX_SCALE = 20.0  # largest scale of a branch that `set_level` sets, in standard deviations of the labels
 
 
@@ -38,7 +40,23 @@ def select_branches(model: AIGCVQAModel, branches: list[str]) -> AIGCVQAModel:
     return selected
 
 
-def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> str | None:
+def set_interval(config: AIGCVQAConfig, quality: Tensor, mos: Tensor, trained: list[str]) -> None:
+    """Store how far opinions are from quality scores, from the residuals on validation clips; see `AIGCVQAConfig`.
+
+    None where it would not hold: for a model with branches that did not train, or with fewer than `MIN_INTERVAL` clips.
+
+    Args:
+        quality: scores (N,) on the level that `set_level` has given them.
+        mos: labels (N,) of the same clips.
+    """
+    known = mos.isfinite() & quality.isfinite()
+    residuals = (mos - quality)[known]
+    config.interval = None
+    if len(residuals) >= MIN_INTERVAL and set(trained) == set(config.branches):
+        config.interval = interval_of(residuals, config.branches)
+
+
+def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> tuple[Tensor, str | None]:
     """Give the quality score the mean and standard deviation of the labels, and every branch an equal part of the mean.
 
     The losses do not determine the mean of the scores, and eq. 7 bounds their spread only from below. All branches are
@@ -53,7 +71,7 @@ def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> 
         mos: labels (N,) of the same clips.
 
     Returns:
-        A message if the scores cannot have the deviation of the labels, otherwise None.
+        The quality scores (N,) on their new level, and a message if they cannot have the deviation of the labels.
     """
     parts = config.parts
     trained = parts.keys() & scores.keys()
@@ -64,13 +82,15 @@ def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> 
         factor = min(wanted, max(1.0, MAX_SCALE * deviation / largest))
     else:  # equal scores or labels do not say how far apart the scores should be
         wanted, factor = None, 1.0
+    centres = sum(scores[branch].mean() for branch in trained)
+    quality = factor * (scores["quality"] - centres) + mos.mean() * len(trained) / len(parts)
     for branch in trained:
         centre = scores[branch].mean().item()
         parts[branch].score_scale *= factor
         parts[branch].score_shift = factor * (parts[branch].score_shift - centre) + mos.mean().item() / len(parts)
     if factor == wanted:
-        return None
-    return (
+        return quality, None
+    return quality, (
         f"validation: the deviation of the quality scores is {spread:.3g}, that of the labels {deviation:.3g}; the "
         f"scale of the scores is multiplied by {factor:.3g} only, so that theirs stays the smaller one"
     )

@@ -23,7 +23,7 @@ from .arguments import SUM, StageArguments
 from .checkpoints import BEST, Progress
 from .locks import LOCK
 from .lora import merged
-from .models import set_level
+from .models import set_interval, set_level
 from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
@@ -152,7 +152,9 @@ def save_best(run: TrainingRun, scored: list[Scored]) -> None:
         state = merged(state, run.arguments.lora_factor)
         config, model.config = model.config, copy.deepcopy(model.config)
         if run.sources[0].has_mos:
-            note = set_level(model.config, scored[0].scores, scored[0].labels[SUM])
+            labels = scored[0].labels[SUM]
+            quality, note = set_level(model.config, scored[0].scores, labels)
+            set_interval(model.config, quality, labels, run.selected.config.branches)
             if note:
                 run.accelerator.print(note)
         with whole_folder(Path(run.arguments.output) / BEST) as folder:

@@ -28,10 +28,14 @@ from datasets import Dataset
 from rich.console import Console
 
 from modeling_aigcvqa import __version__
-from modeling_aigcvqa.common.console import error_console, exits_with_status
+from modeling_aigcvqa.clip_scorer import ScorerSettings
+from modeling_aigcvqa.common.console import error_console, exits_with_status, progress_bar
 from modeling_aigcvqa.common.files import whole_file, write_json
 from modeling_aigcvqa.configuration_aigcvqa import BRANCHES
 from modeling_aigcvqa.loading import DTYPES
+from modeling_aigcvqa.probes.measure import ProbedClip
+from modeling_aigcvqa.probes.program import FEWEST_CLIPS, probe
+from modeling_aigcvqa.protocols_aigcvqa import sample_frame_indices
 from training.common.clips import PARTS, load_clips, load_splits
 from training.common.pairs import has_pairs
 from training.common.text import METRIC_TITLES, markdown_table
@@ -45,6 +49,7 @@ from .scoring import Scorer, model_scorer, processes, score_clips
 from .synthetic import latent_matrix, other_prompts, prompt_swap_figures
 
 ALL_PARTS = "all"
+PROBED_CLIPS = 50
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,6 +96,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     scores.add_argument(
         "--prompt_swap", action="store_true", help="also score each clip with another prompt of its category"
+    )
+
+    scores.add_argument(
+        "--probes",
+        type=int,
+        nargs="?",
+        const=PROBED_CLIPS,
+        metavar="N",
+        help=f"also probe the model with N clips, spread over the part (default: {PROBED_CLIPS}); see `aigcvqa probe`",
     )
 
     scoring = parser.add_argument_group("scoring")
@@ -154,6 +168,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{option} {value} needs --model without --baseline; leave --{option} out.")
     if arguments.prompt_swap and not arguments.model:
         raise ValueError("--prompt_swap scores clips with other prompts; pass --model.")
+    if arguments.probes is not None and (arguments.probes < FEWEST_CLIPS or arguments.baseline or not arguments.model):
+        raise ValueError(
+            f"--probes {arguments.probes} needs --model without --baseline, and at least {FEWEST_CLIPS} clips."
+        )
     if arguments.batch_size < 1:
         raise ValueError(f"--batch_size {arguments.batch_size}: expected at least 1.")
     if arguments.num_bootstrap < 0:
@@ -189,7 +207,9 @@ def evaluate_scores(arguments: argparse.Namespace, command: str, console: Consol
     bootstrap = Bootstrap(arguments.num_bootstrap, arguments.confidence_level, arguments.seed)
     result = describe(arguments, command, table, sources)
     result |= {"model_note": scorer.note if scorer else None} | all_figures(scored, list(sources), bootstrap)
+    result["interval"] = measured_interval(scorer.interval, scored) if scorer and scorer.interval else None
     result["latents"] = latent_matrix(scored, bootstrap)
+    result["probes"] = probes_of(arguments, clips, console) if arguments.probes else None
     result["prompt_swap"] = swap_result(arguments, *swapped, scored, bootstrap) if swapped else None
     write_report(arguments.output, result, scored)
     # metrics.json is written last, so an evaluation with this file is complete.
@@ -286,6 +306,34 @@ def describe(
             "resampled": "prompts" if repeat(groups) else "clips",
         },
     }
+
+
+def measured_interval(interval: dict[str, Any], scored: pd.DataFrame) -> dict[str, Any]:
+    """The interval of opinions that the model states, and the share of clips whose MOS lies in it."""
+    inside = (scored["mos"] - scored["quality_score"]).abs() <= interval["half_width"]
+    return interval | {"measured_coverage": float(inside.mean()), "measured_clips": len(scored)}
+
+
+def probes_of(arguments: argparse.Namespace, clips: Dataset, console: Console) -> dict[str, Any]:
+    """The summary of the probes of the model, whose page is written to the folder `probes`."""
+    chosen = clips.select(sample_frame_indices(len(clips), min(arguments.probes, len(clips))))
+    probed = [ProbedClip(str(row["id"]), row["video"], row["prompt"]) for row in chosen]
+    settings = ScorerSettings(
+        model=arguments.model,
+        branches=arguments.branches.split(",") if arguments.branches else None,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        alignment_num_frames=arguments.alignment_num_frames,
+    )
+    with progress_bar(console) as progress:
+        task = progress.add_task("probes", total=None)
+        return probe(
+            settings,
+            probed,
+            arguments.output / "probes",
+            overwrite=arguments.overwrite,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
 
 
 def score_other_prompts(

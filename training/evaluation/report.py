@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from modeling_aigcvqa.common.files import whole_file, write_text
+from training.common.probes import probe_rows
 from training.common.text import METRIC_TITLES, figure_text, markdown_table
 from training.vqa_correlation.logistic import logistic_curve
 
@@ -34,8 +35,10 @@ def write_report(folder: Path, result: dict[str, Any], table: pd.DataFrame) -> N
         markdown_table(["score", *METRIC_TITLES.values()], metric_rows(result["metrics"], METRIC_TITLES)),
         _protocol(result),
         markdown_table(["score", *FITTED.values()], metric_rows(result["metrics"], FITTED)),
+        _interval(result.get("interval")),
         _latents(result.get("latents")),
         _prompt_swap(result.get("prompt_swap")),
+        _probes(result.get("probes")),
         _groups("generator", result),
         _generator_means(result["generator_means"]),
         _groups("category", result),
@@ -109,6 +112,24 @@ def _prompt_swap(swap: dict | None) -> str:
         "## The right prompt against another prompt\n\n"
         f"{swap['score']} is higher with the right prompt than with a random other prompt of the same category for "
         f"{100 * share['value']:.1f} %{interval} of {clips} (chance: 50 %; seed {swap['seed']})."
+    )
+
+
+def _interval(interval: dict | None) -> str:
+    if not interval:
+        return ""
+    return (
+        f"The model states that the MOS lies within {interval['half_width']:.4g} of the quality score for "
+        f"{interval['coverage']:.0%} of clips. It does for {interval['measured_coverage']:.1%} of these."
+    )
+
+
+def _probes(probes: dict | None) -> str:
+    if not probes:
+        return ""
+    return (
+        f"## Probes\n\n{probes['clips']} clips; what was done and measured stands on [the page](probes/index.html).\n\n"
+        + markdown_table(["probe", "figure", "verdict"], probe_rows(probes))
     )
 
 

@@ -35,6 +35,7 @@ class Scorer:
         identity: hash of everything that the scores depend on: weights, configuration, options.
         note: caveat about the weights, shown with the figures.
         prompt_score: name of the score that depends on the prompt; None if no score does.
+        interval: how far opinions are from the quality score, of the model's config.
     """
 
     score: Callable[[Dataset], Iterator[dict]]
@@ -42,6 +43,7 @@ class Scorer:
     identity: str
     note: str | None = None
     prompt_score: str | None = None
+    interval: dict | None = None
 
 
 def model_scorer(
@@ -62,6 +64,7 @@ def model_scorer(
         identity=identity_of(pipeline.model, pipeline.processor.to_json_string()),
         note=pipeline.model.config.weights_note,
         prompt_score="alignment_score" if "alignment" in built else None,
+        interval=pipeline.model.config.quality_interval,
     )
 
 

@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from modeling_aigcvqa.pipeline_aigcvqa import SCORES, AIGCVQAPipeline
 from modeling_aigcvqa.provenance_aigcvqa import Provenance, Source
+from training.common.probes import probe_rows
 from training.common.text import figure_text
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -42,6 +43,7 @@ class Facts:
     conversion: list[dict[str, Any]] = field(default_factory=list)  # conversion.json of a converted folder
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # metrics.json of training.evaluate
     examples: list[dict[str, str]] = field(default_factory=list)  # {"src", "text"}
+    probes: dict[str, Any] | None = None  # probes.json of `aigcvqa probe`
     license: str | None = None  # as stated by the publisher
     hardware: str | None = None
     watts: float | None = None
@@ -72,6 +74,7 @@ def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
         "training": training_table(provenance, facts),
         "metrics": [name.upper() for name in CARD_METRICS],
         "results": [row for evaluation in facts.evaluations for row in result_rows(evaluation)],
+        "probes": facts.probes and {"clips": facts.probes["clips"], "rows": probe_rows(facts.probes)},
         "max_prompt_tokens": scorer.processor.tokenizer.model_max_length,
         "license_sentence": license_sentence(provenance),
     }

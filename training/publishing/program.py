@@ -16,7 +16,8 @@ from huggingface_hub.utils import validate_repo_id
 from modeling_aigcvqa.common.choices import SHIPPED, SHIPPED_FOLDER
 from modeling_aigcvqa.common.console import exits_with_status
 from modeling_aigcvqa.common.files import read_json
-from modeling_aigcvqa.loading.load import NAMES
+from modeling_aigcvqa.loading.identity import digest_of_model
+from modeling_aigcvqa.loading.load import NAMES, model_source
 
 from .card import Facts, own_metrics
 from .checks import ExportError
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--results", type=Path, nargs="*", default=[], metavar="FILE", help="metrics.json files of training.evaluate"
     )
+    parser.add_argument("--probes", type=Path, metavar="FILE", help="probes.json of aigcvqa probe, for the card")
     parser.add_argument(
         "--examples",
         type=Path,
@@ -80,6 +82,7 @@ def gather_facts(arguments: argparse.Namespace) -> Facts:
     return Facts(
         repo_id=arguments.push_to or Facts.repo_id,
         evaluations=[read_evaluation(path, Path(arguments.model)) for path in arguments.results or shipped],
+        probes=read_probes(arguments.probes, Path(arguments.model)) if arguments.probes else None,
         license=arguments.license,
         hardware=arguments.hardware,
         watts=arguments.watts,
@@ -103,6 +106,16 @@ def read_evaluation(path: Path, model: Path) -> dict[str, Any]:
             f"--results '{path}' measures '{measured}', not '{model}'; evaluate the model that you export."
         )
     return evaluation
+
+
+def read_probes(path: Path, model: Path) -> dict[str, Any]:
+    """Read probes.json of `aigcvqa probe`; refuse the probes of another model."""
+    probes = read_json(path)
+    if not isinstance(probes, dict) or "rows" not in probes or "model_sha256" not in probes:
+        raise ExportError(f"--probes '{path}' has no 'rows'; pass probes.json of aigcvqa probe.")
+    if probes["model_sha256"] != digest_of_model(model_source(str(model))):
+        raise ExportError(f"--probes '{path}' is of other weights than '{model}'; probe the model that you export.")
+    return probes
 
 
 @exits_with_status("export_hub")

@@ -477,8 +477,9 @@ def test_the_level_matches_mean_and_standard_deviation(batch):
     model = tiny_model(dropout=False).eval()
     names, mos = ["quality", "technical", "aesthetic", "alignment"], torch.linspace(20, 80, 8)
     with torch.no_grad():
-        set_level(model.config, score(model, batch, names), mos)
+        quality, _ = set_level(model.config, score(model, batch, names), mos)
         scores = score(model, batch, names)
+    torch.testing.assert_close(quality, scores["quality"], rtol=1e-4, atol=1e-3)
     assert scores["quality"].mean().item() == pytest.approx(50, abs=0.01)
     assert scores["quality"].std().item() == pytest.approx(mos.std().item(), rel=1e-3)
     assert scores["aesthetic"].mean().item() == pytest.approx(50 / 3, abs=0.01)
@@ -490,7 +491,7 @@ def test_the_level_of_weak_scores_is_bounded(spread):
     config.rescale(mos.mean().item(), mos.std().item())
     scale = config.technical_config.score_scale
     scores = 50 + spread * torch.linspace(-1, 1, 8)
-    note = set_level(config, {"quality": scores, "technical": scores}, mos)
+    _, note = set_level(config, {"quality": scores, "technical": scores}, mos)
     factor = config.technical_config.score_scale / scale
     wanted = mos.std().item() / scores.std().item() if scores.std() else 1.0
     assert factor == pytest.approx(min(wanted, MAX_SCALE), rel=1e-3)

@@ -222,6 +222,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", help="folder or Hub id of another model")
     parser.add_argument("--output", type=Path, required=True, help="new folder")
     parser.add_argument("--model", default="small", help="the reward (default: small)")
+    parser.add_argument(
+        "--branches", default="technical,aesthetic", help="of both models (default: technical,aesthetic)"
+    )
     parser.add_argument("--learn_steps", type=int, default=600, help="(default: 600)")
     parser.add_argument("--steps", type=int, default=100, help="of each tuning (default: 100)")
     parser.add_argument("--anchor", type=float, default=40.0, help="price of the anchor (default: 40)")
@@ -236,7 +239,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(arguments.seed)
     drawn = read_drawn(arguments.data)
     models = {"reward": arguments.model} | ({"judge": arguments.judge} if arguments.judge else {})
-    scores = {name: Scale(AIGCVQAReward(model, differentiable=True), drawn) for name, model in models.items()}
+    branches = arguments.branches.split(",")
+    scores = {name: Scale(AIGCVQAReward(model, branches, differentiable=True), drawn) for name, model in models.items()}
     start = Generator(len(drawn.prompts))
     print(f"{sum(p.numel() for p in start.parameters()):,} parameters learn from {len(drawn.clips)} drawn clips")
     learn(start, drawn, arguments.learn_steps)

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as tvF
 
@@ -40,7 +40,7 @@ class Degradation:
 
 def blur(frames: Tensor, strength: float, generator: Generator) -> Tensor:
     sigma = max(0.5, strength * min(frames.shape[-2:]))
-    return tvF.gaussian_blur(frames, 2 * int(3 * sigma + 0.5) + 1, sigma)
+    return by_frame(frames, lambda image: image.filter(ImageFilter.GaussianBlur(sigma)))
 
 
 def noise(frames: Tensor, strength: float, generator: Generator) -> Tensor:
@@ -48,12 +48,12 @@ def noise(frames: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def jpeg(frames: Tensor, strength: float, generator: Generator) -> Tensor:
-    decoded = []
-    for frame in frames.movedim(1, -1):
+    def encoded(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
-        Image.fromarray(frame.contiguous().numpy()).save(file, "JPEG", quality=int(strength))
-        decoded.append(np.asarray(Image.open(file)))
-    return torch.from_numpy(np.stack(decoded)).movedim(-1, 1).contiguous()
+        image.save(file, "JPEG", quality=int(strength))
+        return Image.open(file)
+
+    return by_frame(frames, encoded)
 
 
 def h264(frames: Tensor, strength: float, generator: Generator) -> Tensor:
@@ -136,6 +136,12 @@ def crop(frames: Tensor, strength: float, generator: Generator) -> Tensor:
     height, width = frames.shape[-2:]
     size = [max(1, round(strength * height)), max(1, round(strength * width))]
     return tvF.resize(tvF.center_crop(frames, size), [height, width], antialias=True)
+
+
+def by_frame(frames: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """Change every frame of (T, 3, H, W) uint8 as a Pillow image."""
+    images = [change(Image.fromarray(frame)) for frame in frames.movedim(1, -1).contiguous().numpy()]
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).movedim(-1, 1).contiguous()
 
 
 def _bytes(frames: Tensor) -> Tensor:

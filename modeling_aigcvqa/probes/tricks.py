@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvF
 
+from ..protocols_aigcvqa import sample_frame_indices
 from ..reward import AIGCVQAReward
+from .degradations import by_frame
 
 RADIUS = 2 / 255  # of the gradient ascent, per value
 ASCENT_STEPS = 50
@@ -76,6 +78,10 @@ def written(frames: Tensor, text: str, share: float = 0.06) -> Tensor:
     return torch.where(mask, torch.tensor(255, dtype=torch.uint8), frames)
 
 
+def sharpened(frames: Tensor) -> Tensor:
+    return by_frame(frames, lambda image: ImageEnhance.Sharpness(image).enhance(3.0))
+
+
 def ascended(reward: AIGCVQAReward, frames: Tensor, prompt: str, steps: int) -> Tensor:
     """Frames within `RADIUS` of the given ones with a higher reward, rounded to 8 bits.
 
@@ -85,20 +91,23 @@ def ascended(reward: AIGCVQAReward, frames: Tensor, prompt: str, steps: int) -> 
         reward: differentiable.
         frames: (T, 3, H, W) uint8.
     """
-    start = frames / 255
+    seen = sorted(set(sample_frame_indices(len(frames), reward.pipeline.processor.video_processor.num_frames)))
+    start = frames[seen] / 255  # the others have no gradient
     changed = start.clone()
     for _ in range(steps):
         changed.requires_grad_()
         rewards, _parts = reward(changed[None], [prompt])
         (gradient,) = torch.autograd.grad(rewards.sum(), changed)
         with torch.no_grad():
-            changed = changed + 2.5 * RADIUS / steps * gradient.sign()
-            changed = changed.clamp(start - RADIUS, start + RADIUS).clamp(0, 1)
-    return (changed * 255).round().to(torch.uint8)
+            changed = (changed + 2.5 * RADIUS / steps * gradient.sign_()).clamp_(start - RADIUS, start + RADIUS)
+            changed.clamp_(0, 1)
+    raised = frames.clone()
+    raised[seen] = (changed.detach() * 255).round_().to(torch.uint8)
+    return raised
 
 
 TRICKS = {
-    "sharpening": of_picture("Sharpening", lambda frames: tvF.adjust_sharpness(frames, 3.0)),
+    "sharpening": of_picture("Sharpening x 3", sharpened),
     "saturation": of_picture("Saturation x 2", lambda frames: tvF.adjust_saturation(frames, 2.0)),
     "contrast": of_picture("Contrast x 1.6", lambda frames: tvF.adjust_contrast(frames, 1.6)),
     "overexposure": of_picture("Brightness x 1.4", lambda frames: tvF.adjust_brightness(frames, 1.4)),

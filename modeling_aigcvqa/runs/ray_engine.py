@@ -57,6 +57,7 @@ class RayEngine:
     def __call__(self, units: list[Unit], work: Work) -> Iterator[list[dict]]:
         """The results of the rows of units; see `Engine`."""
         import ray.data
+        from ray.util.metrics import Counter
 
         _configure_ray_data()
         cpus = work.settings.threads or 1
@@ -89,8 +90,14 @@ class RayEngine:
             compute=pool(size=pools.workers),
             **arguments,
         )
+        clips = Counter("aigcvqa_clips", "Clips by outcome: scored, failed", ("outcome",))  # in Ray's own metrics
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield batch.to_pylist()
+            rows = batch.to_pylist()
+            failed = sum(row["error"] is not None for row in rows)
+            for outcome, number in (("scored", len(rows) - failed), ("failed", failed)):
+                if number:
+                    clips.inc(number, {"outcome": outcome})
+            yield rows
 
     @contextmanager
     def connected(self, threads: int) -> Iterator[None]:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from dataset_scripts.synthetic_baselines import read_rows
 from dataset_scripts.synthetic_t2v import make_benchmark
-from examples import compare_generators, filter_clips, fine_tune
+from examples import compare_generators, filter_clips, fine_tune, tune_generator
 from modeling_aigcvqa.loading import load_pipeline
 from training import evaluate, stage3
 
@@ -27,6 +27,21 @@ def benchmark(tmp_path_factory):
     output = tmp_path_factory.mktemp("benchmark") / "synthetic"
     make_benchmark(output, num_prompts=6, generators=3, seed=1, size=64)
     return output / "data" / "train"
+
+
+def test_tune_generator(benchmark, model_folder, tmp_path, capsys):
+    """Each way of tuning runs, is judged, and moves the generator."""
+    output = tmp_path / "tuned"
+    arguments = ["--data", str(benchmark.parents[1]), "--judge", str(model_folder), "--output", str(output)]
+    assert tune_generator.main([*arguments, "--learn_steps", "3", "--steps", "2"]) == 0
+    curves = read_csv(output / "curves.csv")
+    methods = ["gradient", "gradient with anchor", "groups"]
+    assert [(row["method"], row["step"]) for row in curves] == [(method, step) for method in methods for step in "02"]
+    assert len({row["reward"] for row in curves}) == 4, "equal at the start, different after it"
+    assert len({row["judge"] for row in curves}) == 4
+    sheets = {file.name for file in output.glob("*.png")}
+    assert sheets == {"curves.png", "before.png", *(f"after_{method.replace(' ', '_')}.png" for method in methods)}
+    assert tune_generator.main([*arguments, "--steps", "1"]) == 2, "the folder exists"
 
 
 def write_csv(path: Path, rows: list[dict]) -> Path:

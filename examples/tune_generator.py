@@ -219,7 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that dataset_scripts.synthetic_t2v has written"
     )
-    parser.add_argument("--judge", help="folder or Hub id of another model")
+    parser.add_argument("--judge", nargs="*", default=[], help="folders or Hub ids of other models")
     parser.add_argument("--output", type=Path, required=True, help="new folder")
     parser.add_argument("--model", default="small", help="the reward (default: small)")
     parser.add_argument(
@@ -238,7 +238,8 @@ def main(argv: list[str] | None = None) -> int:
     check_new_folder(arguments.output)
     torch.manual_seed(arguments.seed)
     drawn = read_drawn(arguments.data)
-    models = {"reward": arguments.model} | ({"judge": arguments.judge} if arguments.judge else {})
+    judges = {f"judge {number}" if number else "judge": judge for number, judge in enumerate(arguments.judge)}
+    models = {"reward": arguments.model} | judges
     branches = arguments.branches.split(",")
     scores = {name: Scale(AIGCVQAReward(model, branches, differentiable=True), drawn) for name, model in models.items()}
     start = Generator(len(drawn.prompts))

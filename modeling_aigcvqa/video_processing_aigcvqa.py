@@ -226,6 +226,10 @@ def _place(start: Tensor, room: Tensor, noise: Tensor | None, axis: int, spare: 
 
 def _take_patches(frames: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """The patches at the corners (grid, grid), put side by side: (T, H, W, 3) -> (T, 3, grid size, grid size)."""
+    if frames.requires_grad:  # one index: the gradient of every slice would be as large as the frames
+        inside = torch.arange(size)
+        y, x = ((corner[..., None] + inside).to(frames.device) for corner in (top, left))
+        return rearrange(frames[:, y[..., None], x[..., None, :]], "t i j a b c -> t c (i a) (j b)")
     corners = torch.stack([top, left], -1).tolist()
     rows = [torch.cat([frames[:, y : y + size, x : x + size] for y, x in row], 2) for row in corners]
     return rearrange(torch.cat(rows, 1), "t h w c -> t c h w")

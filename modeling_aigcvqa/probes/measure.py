@@ -17,7 +17,7 @@ from ..video_reading_aigcvqa import read_video
 from .degradations import DEGRADATIONS, STRENGTHS, h264
 from .tricks import ASCENT, TRICKS, ascended
 
-MAX_FRAMES, MAX_SIDE = 32, 512  # of a clip: more of it would take longer and show no more
+MAX_FRAMES, MAX_SIDE = 32, 384  # of a clip: more of it would take longer and show no more
 BATCH = 4
 HIGH_QUALITY = 12  # rate factor of H.264
 

@@ -10,7 +10,7 @@ from .._version import __version__
 from ..clip_scorer import ScorerIdentity, ScorerSettings
 from ..common.files import write_json, write_text
 from ..reward import AIGCVQAReward
-from .measure import ProbedClip, Prober
+from .measure import MAX_FRAMES, MAX_SIDE, ProbedClip, Prober
 from .page import page_html
 from .record_file import append, opened
 from .tricks import ASCENT_STEPS
@@ -53,6 +53,8 @@ def probe(
         "model_sha256": identity.model_sha256,
         "options": identity.options,
         "ascent_steps": ascent_steps,
+        "max_frames": MAX_FRAMES,
+        "max_side": MAX_SIDE,
         "clips": [[clip.name, clip.prompt] for clip in clips],
     }
     output.mkdir(parents=True, exist_ok=True)

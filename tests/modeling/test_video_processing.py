@@ -201,3 +201,13 @@ def test_seeds_and_generators():
 def test_bad_options_are_named(options, error, message):
     with pytest.raises(error, match=message):
         AIGCVQAVideoProcessor()(torch.zeros(2, 224, 224, 3, dtype=torch.uint8), **options)
+
+
+def test_patches_of_frames_with_a_gradient_are_the_same():
+    frames = torch.rand(3, 100, 130, 3)
+    patches = sample_fragments(frames, 7, 8)
+    leaf = frames.clone().requires_grad_()
+    with_gradient = sample_fragments(leaf, 7, 8)
+    assert torch.equal(patches, with_gradient)
+    (gradient,) = torch.autograd.grad(with_gradient.sum(), leaf)
+    assert gradient.sum() == patches.numel(), "every pixel of a patch counts once"

@@ -22,7 +22,7 @@ from training.common.clips import load_clips, some_clips
 from training.common.labels import check_labels
 from training.common.losses import DualLoss, fetch_values, score_gradients
 from training.common.mixtures import MixedBatchSampler, Mixture, Share
-from training.common.models import MAX_SCALE, select_branches, set_level
+from training.common.models import MAX_SCALE, select_branches, set_interval, set_level
 from training.common.parameters import (
     encoder_counts,
     encoders,
@@ -483,6 +483,25 @@ def test_the_level_matches_mean_and_standard_deviation(batch):
     assert scores["quality"].mean().item() == pytest.approx(50, abs=0.01)
     assert scores["quality"].std().item() == pytest.approx(mos.std().item(), rel=1e-3)
     assert scores["aesthetic"].mean().item() == pytest.approx(50 / 3, abs=0.01)
+
+
+def test_training_stores_how_far_opinions_are_from_the_scores():
+    """From validation to the config, and not for a sum with branches that did not train."""
+    config = AIGCVQAConfig()
+    noise = torch.linspace(-1, 1, 80)[torch.randperm(80, generator=torch.Generator().manual_seed(0))]
+    scores = torch.linspace(-1, 1, 80)
+    mos = 50 + 10 * scores + noise
+    parts = dict.fromkeys(config.branches, scores / 3)
+    quality, _ = set_level(config, {"quality": scores, **parts}, mos)
+    set_interval(config, quality, mos, config.branches)
+    assert config.interval["clips"] == 80
+    assert config.interval["branches"] == config.branches
+    inside = (mos - quality).abs() <= config.interval["half_width"]
+    assert inside.sum() == math.ceil(81 * 0.9)
+    set_interval(config, quality, mos, ["technical"])
+    assert config.interval is None
+    set_interval(config, quality[:49], mos[:49], config.branches)
+    assert config.interval is None, "too few clips"
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3, 2.0, 20.0])

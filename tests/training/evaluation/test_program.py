@@ -1,5 +1,6 @@
 """Tests of the evaluation: figures, interrupted runs, prediction files, intervals, synthetic benchmark, prompt swap."""
 
+import functools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from dataset_scripts.synthetic_failures import ALIGNMENT_COSTS
 from tests.training.evaluation.evaluation_data import PROMPTS, make_data_set, make_rows
 from training.common.clips import load_clips
 from training.evaluate import main
+from training.evaluation import program
 from training.evaluation.figures import Bootstrap, all_figures, prompt_groups
 from training.evaluation.scoring import Scorer, score_clips
 from training.evaluation.synthetic import ALIGNMENT_FAILURES, latent_matrix, other_prompts, prompt_swap_figures
@@ -52,6 +54,29 @@ def evaluated(model_folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluated")
     arguments = ["--model", str(model_folder), "--data", str(folder), "--output", str(output), "--device", "cpu"]
     return output, main([*arguments, "--num_bootstrap", "20", "--batch_size", "3", "--prompt_swap"])
+
+
+def test_probes_and_the_interval_of_the_model_are_reported(data, model_folder, tmp_path, monkeypatch):
+    """A model that states an interval far too wide, probed with three clips and a short ascent."""
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    config = json.loads((model / "config.json").read_text())
+    interval = {"half_width": 1e3, "coverage": 0.9, "clips": 60, "branches": config["branches"]}
+    (model / "config.json").write_text(json.dumps(config | {"interval": interval}))
+    monkeypatch.setattr(program, "probe", functools.partial(program.probe, ascent_steps=1))
+    output = tmp_path / "evaluated"
+    call = ["--model", str(model), "--data", str(data), "--output", str(output), "--device", "cpu"]
+    assert main([*call, "--num_bootstrap", "0", "--probes", "3"]) == 0
+    result = read_metrics(output)
+    assert result["interval"] == interval | {"measured_coverage": 1.0, "measured_clips": 8}
+    assert result["probes"]["clips"] == 3
+    report = (output / "report.md").read_text()
+    assert "within 1000 of the quality score for 90% of clips. It does for 100.0% of these" in report
+    assert report.count("| Blur |") == report.count("| Still image as video |") == 1
+    assert (output / "probes" / "index.html").exists()
+    with pytest.raises(SystemExit):
+        main([*call, "--probes", "many"])
+    assert main([*call[:2], "--baseline", "dover", *call[2:], "--probes"]) == 2
 
 
 def test_figures_match_the_predictions(evaluated):

@@ -14,10 +14,11 @@ from huggingface_hub import ModelCard, cached_assets_path, constants
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAPipeline
 from modeling_aigcvqa.conversion.weight_sets import VERSION
+from modeling_aigcvqa.loading.identity import digest_of_model
 from modeling_aigcvqa.provenance_aigcvqa import Provenance, Run, Source
 from tests.conftest import REPOSITORY, moving_gradient, write_video
 from training.export_hub import main
-from training.publishing.card import Facts, check_card
+from training.publishing.card import Facts, check_card, make_card
 from training.publishing.checks import (
     ExportError,
     check_classes,
@@ -26,6 +27,7 @@ from training.publishing.checks import (
     disagreements,
     files_of,
 )
+from training.publishing.program import read_probes
 from training.publishing.push import push
 from training.publishing.repository import requirements, write_repository
 
@@ -137,6 +139,21 @@ def test_results_in_the_card(scorer, tmp_path):
     row = "| t2vqa_db, split random_00 | test | 2000 | quality_score | 0.8123 [0.790, 0.830] | 0.8200 | - | 9.6000 |"
     assert row in card.text
     assert check_card(str(card)) == []
+
+
+def test_probes_in_the_card(scorer, model_folder, tmp_path, capsys):
+    row = {"group": "tricks", "name": "still", "title": "Still image", "figures": {"lift_quality": 1.25}}
+    probes = {"clips": 23, "rows": [row | {"verdict": "bad"}], "model_sha256": digest_of_model(str(model_folder))}
+    file = tmp_path / "probes.json"
+    file.write_text(json.dumps(probes))
+    text = str(make_card(scorer, Facts(probes=read_probes(file, model_folder))))
+    assert "asked of 23 clips with `aigcvqa probe`" in text
+    assert "| Still image | lifts quality by +1.25 deviations | bad |" in text
+    assert "## Probes" not in str(make_card(scorer, Facts()))
+    file.write_text(json.dumps(probes | {"model_sha256": "0"}))
+    call = ["--model", str(model_folder), "--output", str(tmp_path / "out"), "--license", "mit", "--probes", str(file)]
+    assert main(call) == 2
+    assert "is of other weights" in capsys.readouterr().err
 
 
 def test_results_of_another_model_are_refused(tmp_path, model_folder, capsys):

@@ -35,7 +35,7 @@ from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
 FRAMES, SIZE, LATENT, WIDTH = 16, 64, 32, 40
 GROUP = 8  # clips per prompt whose rewards are compared
-JUDGED_EVERY, JUDGED = 5, 4  # steps, and clips per prompt
+JUDGED_EVERY, JUDGED = 5, 2  # steps, and clips per prompt
 
 
 class Generator(nn.Module):
@@ -225,8 +225,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--branches", default="technical,aesthetic", help="of both models (default: technical,aesthetic)"
     )
-    parser.add_argument("--learn_steps", type=int, default=600, help="(default: 600)")
-    parser.add_argument("--steps", type=int, default=100, help="of each tuning (default: 100)")
+    parser.add_argument("--learn_steps", type=int, default=400, help="(default: 400)")
+    parser.add_argument("--steps", type=int, default=60, help="of each tuning (default: 60)")
     parser.add_argument("--anchor", type=float, default=40.0, help="price of the anchor (default: 40)")
     parser.add_argument("--seed", type=int, default=0)
     return parser

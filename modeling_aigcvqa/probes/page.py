@@ -103,8 +103,8 @@ def _section(group: str, rows: Sequence[Row]) -> str:
     for row in rows:
         cells = "".join(f"<td>{shown(row.figures[name], COLUMNS[name][1])}</td>" for name in columns)
         chip = f'<span class="chip {row.verdict}">{row.verdict}</span>'
-        lines.append(f'<tr data-probe="{row.name}"><th>{html.escape(row.title)}</th>{cells}<td>{chip}</td></tr>')
-    table = f"<table><thead><tr><th></th>{head}<th>verdict</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        lines.append(f'<tr data-probe="{row.name}"><th>{html.escape(row.title)}</th><td>{chip}</td>{cells}</tr>')
+    table = f"<table><thead><tr><th></th><th>verdict</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return f'<h2>{title}</h2><p>{text}</p><div class="wide">{table}</div>'
 
 

@@ -154,7 +154,8 @@ def save_best(run: TrainingRun, scored: list[Scored]) -> None:
         if run.sources[0].has_mos:
             labels = scored[0].labels[SUM]
             quality, note = set_level(model.config, scored[0].scores, labels)
-            set_interval(model.config, quality, labels, run.selected.config.branches)
+            if run.sources[0].teacher is None:  # a teacher's scores are no opinions
+                set_interval(model.config, quality, labels, run.selected.config.branches)
             if note:
                 run.accelerator.print(note)
         with whole_folder(Path(run.arguments.output) / BEST) as folder:

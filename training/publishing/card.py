@@ -56,6 +56,13 @@ class Facts:
         return sum(run.seconds for run in provenance.runs) / 3600 * self.watts / 1000 * self.grams_per_kwh
 
 
+def shown_probes(probes: dict[str, Any]) -> dict[str, Any]:
+    """The rows of probes that are not good, and the titles of those that are."""
+    rows = probe_rows(probes)
+    good = [title for title, _, verdict in rows if verdict == "good"]
+    return {"clips": probes["clips"], "rows": [row for row in rows if row[2] != "good"], "good": good}
+
+
 def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
     """The card of the model in `scorer`."""
     config = scorer.model.config
@@ -74,7 +81,7 @@ def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
         "training": training_table(provenance, facts),
         "metrics": [name.upper() for name in CARD_METRICS],
         "results": [row for evaluation in facts.evaluations for row in result_rows(evaluation)],
-        "probes": facts.probes and {"clips": facts.probes["clips"], "rows": probe_rows(facts.probes)},
+        "probes": facts.probes and shown_probes(facts.probes),
         "max_prompt_tokens": scorer.processor.tokenizer.model_max_length,
         "license_sentence": license_sentence(provenance),
     }

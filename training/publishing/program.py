@@ -79,10 +79,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def gather_facts(arguments: argparse.Namespace) -> Facts:
     """What the command line, and the files that it names, say about the model."""
     shipped = [SHIPPED_FOLDER / "metrics.json"] if arguments.model == SHIPPED else []
+    probes = arguments.probes or (SHIPPED_FOLDER / "probes.json" if arguments.model == SHIPPED else None)
     return Facts(
         repo_id=arguments.push_to or Facts.repo_id,
         evaluations=[read_evaluation(path, Path(arguments.model)) for path in arguments.results or shipped],
-        probes=read_probes(arguments.probes, Path(arguments.model)) if arguments.probes else None,
+        probes=read_probes(probes, arguments.model) if probes else None,
         license=arguments.license,
         hardware=arguments.hardware,
         watts=arguments.watts,
@@ -108,12 +109,12 @@ def read_evaluation(path: Path, model: Path) -> dict[str, Any]:
     return evaluation
 
 
-def read_probes(path: Path, model: Path) -> dict[str, Any]:
+def read_probes(path: Path, model: str) -> dict[str, Any]:
     """Read probes.json of `aigcvqa probe`; refuse the probes of another model."""
     probes = read_json(path)
     if not isinstance(probes, dict) or "rows" not in probes or "model_sha256" not in probes:
         raise ExportError(f"--probes '{path}' has no 'rows'; pass probes.json of aigcvqa probe.")
-    if probes["model_sha256"] != digest_of_model(model_source(str(model))):
+    if probes["model_sha256"] != digest_of_model(model_source(model)):
         raise ExportError(f"--probes '{path}' is of other weights than '{model}'; probe the model that you export.")
     return probes
 

@@ -146,7 +146,7 @@ def test_probes_in_the_card(scorer, model_folder, tmp_path, capsys):
     probes = {"clips": 23, "rows": [row | {"verdict": "bad"}], "model_sha256": digest_of_model(str(model_folder))}
     file = tmp_path / "probes.json"
     file.write_text(json.dumps(probes))
-    text = str(make_card(scorer, Facts(probes=read_probes(file, model_folder))))
+    text = str(make_card(scorer, Facts(probes=read_probes(file, str(model_folder)))))
     assert "asked of 23 clips with `aigcvqa probe`" in text
     assert "| Still image | lifts quality by +1.25 deviations | bad |" in text
     assert "## Probes" not in str(make_card(scorer, Facts()))

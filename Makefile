@@ -27,8 +27,10 @@ space: $(VENV)/.installed
 small-model: $(VENV)/.installed
 	$(MAKE) -f training/pretraining/small_model.mk
 
+# Two processes, each with one thread; the tests of a file stay together. Then those that kill processes, one by one.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not alone"
+	$(BIN)/python -m pytest -q -m "alone and not slow"
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m slow

@@ -3,7 +3,7 @@
     python -m dataset_scripts.synthetic_t2v --output drawn --num_prompts 8 --generators 10 --size 64 --skip_baselines
     python examples/tune_generator.py --data drawn --judge DIR --output tuned
 
-A network of 0.2 million parameters learns to make clips of 16 frames from a prompt's number and noise. It is then tuned
+A network of 0.3 million parameters learns to make clips of 16 frames from a prompt's number and noise. It is then tuned
 in three ways: by the gradient of the reward; by the same with an anchor that keeps frames near to those of the start;
 and, without a gradient of the reward, by a rule like GRPO (advantages within the clips of a prompt). JUDGE is a model
 of another seed. OUTPUT gets curves.csv, curves.png, and sheets of the same clips before and after.
@@ -33,7 +33,8 @@ from modeling_aigcvqa.common.files import check_new_folder
 from modeling_aigcvqa.reward import group_advantages
 from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
-FRAMES, SIZE, LATENT, WIDTH = 16, 64, 32, 40
+FRAMES, SIZE, LATENT = 16, 64, 32
+WIDTHS = (64, 64, 48, 24, 12)  # channels before and after each doubling of the size
 GROUP = 8  # clips per prompt whose rewards are compared
 JUDGED_EVERY, JUDGED = 5, 2  # steps, and clips per prompt
 
@@ -47,12 +48,13 @@ class Generator(nn.Module):
     def __init__(self, prompts: int):
         super().__init__()
         self.mean, self.log_deviation = nn.Embedding(prompts, LATENT), nn.Embedding(prompts, LATENT)
-        self.start = nn.Linear(LATENT, WIDTH * 2 * 4 * 4)
+        self.start = nn.Linear(LATENT, WIDTHS[0] * 2 * 4 * 4)
         stages = []
-        for scale in ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)):  # 2 x 4 x 4 -> 16 x 64 x 64
-            convolution = nn.Conv3d(WIDTH, WIDTH, 3, padding=1)
-            stages += [nn.Upsample(scale_factor=scale), convolution, nn.GroupNorm(4, WIDTH), nn.SiLU()]
-        self.decoder = nn.Sequential(*stages, nn.Conv3d(WIDTH, 3, 3, padding=1))
+        scales = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2))  # 2 x 4 x 4 -> 16 x 64 x 64
+        for scale, before, after in zip(scales, WIDTHS, WIDTHS[1:]):
+            convolution = nn.Conv3d(before, after, 3, padding=1)
+            stages += [nn.Upsample(scale_factor=scale), convolution, nn.GroupNorm(4, after), nn.SiLU()]
+        self.decoder = nn.Sequential(*stages, nn.Conv3d(WIDTHS[-1], 3, 3, padding=1))
 
     def latents(self, prompts: Tensor, noise: Tensor) -> Tensor:
         return self.mean(prompts) + self.log_deviation(prompts).exp() * noise
@@ -63,7 +65,7 @@ class Generator(nn.Module):
         return torch.distributions.Normal(self.mean(prompts), deviation).log_prob(latents).sum(1)
 
     def frames(self, latents: Tensor) -> Tensor:
-        start = self.start(latents).unflatten(1, (WIDTH, 2, 4, 4))
+        start = self.start(latents).unflatten(1, (WIDTHS[0], 2, 4, 4))
         return self.decoder(start).sigmoid().movedim(2, 1)
 
 
@@ -225,8 +227,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--branches", default="technical,aesthetic", help="of both models (default: technical,aesthetic)"
     )
-    parser.add_argument("--learn_steps", type=int, default=400, help="(default: 400)")
-    parser.add_argument("--steps", type=int, default=60, help="of each tuning (default: 60)")
+    parser.add_argument("--learn_steps", type=int, default=300, help="(default: 300)")
+    parser.add_argument("--steps", type=int, default=50, help="of each tuning (default: 50)")
     parser.add_argument("--anchor", type=float, default=40.0, help="price of the anchor (default: 40)")
     parser.add_argument("--seed", type=int, default=0)
     return parser

@@ -36,7 +36,9 @@ def frame_draws(total: int, num_frames: int, draws: int, generator: torch.Genera
 
 
 def draw_scores(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The scores (K,) of a clip's draws, by name: of quality and of each branch that is built.
+    """The scores of a clip's draws, by name: (K,) of quality and technical, (F,) of the other branches.
+
+    Quality is the sum over the branches, whose F draws take turns with the K of the fragments.
 
     Args:
         inputs: of one clip, with `draws_fragments` (1, K, T, 3, h, w) and `draws_resized` (1, F, T, 3, h, w), as far as
@@ -55,9 +57,8 @@ def draw_scores(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             found = [model.score_map(branch, part).mean((1, 2, 3)) for part in parts]
         scores[branch] = torch.cat(found)
-    most = max(map(len, scores.values()))
-    by_draw = {name: values[torch.arange(most) % len(values)] for name, values in scores.items()}
-    return {"quality": torch.stack(list(by_draw.values())).sum(0), **by_draw}
+    turns = torch.arange(max(map(len, scores.values())))
+    return {"quality": torch.stack([values[turns % len(values)] for values in scores.values()]).sum(0), **scores}
 
 
 def spread(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,6 +31,17 @@ NAMED_FILE = re.compile(r"`((?:modeling_aigcvqa|training|dataset_scripts|example
 NOT_RUN = {  # document, first line
     ("docs/many_clips.md", "aigcvqa score --manifest clips.jsonl --output scored/"),
     ("docs/many_clips.md", "python examples/slurm_array.py split manifest.jsonl parts/ --parts 64"),
+    (
+        "docs/probes.md",
+        "python -m dataset_scripts.synthetic_t2v --output clips --num_prompts 150 --generators 8 --seed 5 "
+        "--unlike_seeds 0 --size 128",
+    ),
+    ("docs/rewards.md", "from modeling_aigcvqa.serving.client import AIGCVQAClient"),
+    (
+        "docs/rewards.md",
+        "python -m dataset_scripts.synthetic_t2v --output drawn --num_prompts 8 --generators 10 --size 64 "
+        "--skip_baselines",
+    ),
     ("docs/real_weights.md", 'aigcvqa score clip.mp4 --prompt "a corgi walking in the park" --model free'),
     ("docs/real_weights.md", "from modeling_aigcvqa import load_pipeline"),
     ("docs/real_weights.md", "aigcvqa convert --preset free --output models/free"),

@@ -64,7 +64,8 @@ def test_draws_are_the_scores_of_what_was_drawn(small_model, processor, clip):
                 inputs["attention_mask"],
             )
             for name in SCORES:
-                value = draws[name.removesuffix("_score")][number].item()
+                values = draws[name.removesuffix("_score")]
+                value = values[number % len(values)].item()
                 assert value == pytest.approx(scores[name].item(), rel=1e-5, abs=1e-5)
 
 

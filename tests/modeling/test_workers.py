@@ -114,6 +114,8 @@ ORPHANS = """
 import os, sys, time
 from modeling_aigcvqa.workers_aigcvqa import results_in_order
 
+pytestmark = pytest.mark.alone
+
 def work(task):
     os.write(1, f"{os.getpid()}\\n".encode())
     return task

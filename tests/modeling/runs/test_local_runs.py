@@ -23,6 +23,8 @@ from tests.modeling.runs.run_data import (
     write_jsonl,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def read(monkeypatch):

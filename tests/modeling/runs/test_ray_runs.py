@@ -14,6 +14,8 @@ import pytest
 
 from tests.modeling.runs.run_data import COUNT, check_accounts, failures, run, scores, summary, write_jsonl
 
+pytestmark = pytest.mark.alone
+
 pytest.importorskip("ray", reason="needs ray: pip install 'aigcvqa[scale]'")
 TIMEOUT_S = 300
 

@@ -23,6 +23,8 @@ from modeling_aigcvqa.serving.client import AIGCVQAClient, ServiceError
 from modeling_aigcvqa.serving.tensors import packed
 from tests.conftest import moving_gradient
 
+pytestmark = pytest.mark.alone
+
 PROMPT = "a moving gradient"
 TOKEN = "a-secret"
 START_S = 120

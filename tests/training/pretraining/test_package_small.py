@@ -54,7 +54,7 @@ def test_what_ships_fits_and_says_what_it_is():
     assert [run.stage for run in runs][-3:] == ["stage1", "stage2", "stage3"]
     assert all(run.simulated for run in runs)
     files = {file.name for file in SHIPPED_FOLDER.iterdir()}
-    assert files == {"config.json", "metrics.json", "model.safetensors", *PROCESSOR_FILES}
+    assert files == {"config.json", "metrics.json", "probes.json", "model.safetensors", *PROCESSOR_FILES}
     fresh = untrained_model("small")
     assert {name: value.shape for name, value in model.state_dict().items()} == {
         name: value.shape for name, value in fresh.state_dict().items()

@@ -138,23 +138,30 @@ class _Pool:
                 self._replace(worker)
 
     def _replace(self, worker: "_Worker") -> None:
-        """Take a dead worker out. Its first task, of which it died, is tried once more."""
+        """Take a dead worker out. The task of which it died is tried once more; those that it had finished are too."""
         self.workers.remove(worker)
         worker.connection.close()
         worker.end()
-        culprit = worker.tasks[0]
-        culprit.attempts += 1
-        if culprit.attempts == ATTEMPTS:
-            culprit.finish(None, WorkerDied(_reason(worker.process.exitcode)))
-            worker.tasks.popleft()
-        self.queue.extendleft(reversed(worker.tasks))
+        finished = [worker.tasks.popleft() for _ in range(worker.lost)]
+        if worker.tasks:
+            culprit = worker.tasks[0]
+            culprit.attempts += 1
+            if culprit.attempts == ATTEMPTS:
+                culprit.finish(None, WorkerDied(_reason(worker.process.exitcode)))
+                worker.tasks.popleft()
+        self.queue.extendleft(reversed([*finished, *worker.tasks]))
 
 
 class _Worker:
-    """A process and the tasks that it has, in the order in which it computes them."""
+    """A process and the tasks that it has, in the order in which it computes them.
+
+    Attributes:
+        lost: tasks that it had finished when it died, but whose tensors died with it.
+    """
 
     def __init__(self, context: Any, function: Callable[[Any], Any], seed: int, others: list["_Worker"]):
         self.tasks: deque[_Task] = deque()
+        self.lost = 0
         self.connection, child = context.Pipe()
         forked = context.get_start_method() == "fork"
         inherited = [self.connection, *(other.connection for other in others)] if forked else []
@@ -184,11 +191,25 @@ class _Worker:
     def receive(self) -> bool:
         """Take the outcome of the first task; False if the worker is dead."""
         try:
-            outcome, error = self.connection.recv()
-        except (EOFError, OSError):  # also if the worker died before its tensors were taken over
+            message = self.connection.recv_bytes()
+        except (EOFError, OSError):
+            return False
+        try:
+            outcome, error = pickle.loads(message)
+        except (EOFError, OSError):  # it died before its tensors were taken over
+            self.lost = 1 + self._unread()
             return False
         self.tasks.popleft().finish(outcome, error)
         return True
+
+    def _unread(self) -> int:
+        """The number of outcomes that a dead worker had sent and nobody has read."""
+        count = 0
+        with contextlib.suppress(EOFError, OSError):
+            while self.connection.poll():
+                self.connection.recv_bytes()
+                count += 1
+        return count
 
 
 def _work(connection: Connection, function: Callable[[Any], Any], seed: int, inherited: list[Connection]) -> None:

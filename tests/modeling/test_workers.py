@@ -14,6 +14,8 @@ import torch
 from modeling_aigcvqa import VideoReadError, workers_aigcvqa
 from modeling_aigcvqa.workers_aigcvqa import SMALL, results_in_order
 
+pytestmark = pytest.mark.alone
+
 
 def act(task):
     """Returns a tensor for a number, or does what a text says."""
@@ -114,8 +116,6 @@ ORPHANS = """
 import os, sys, time
 from modeling_aigcvqa.workers_aigcvqa import results_in_order
 
-pytestmark = pytest.mark.alone
-
 def work(task):
     os.write(1, f"{os.getpid()}\\n".encode())
     return task
@@ -182,3 +182,17 @@ def deadly_preprocess(preprocess):
         return preprocess(self, item, **options)
 
     return call
+
+
+def test_a_task_is_not_blamed_for_the_next_one_that_kills_its_worker(monkeypatch):
+    """Its tensors die with the worker if they are not taken over at once, as on a busy machine."""
+    receive = workers_aigcvqa._Worker.receive
+
+    def late(worker):
+        time.sleep(0.1)
+        return receive(worker)
+
+    monkeypatch.setattr(workers_aigcvqa._Worker, "receive", late)
+    results = list(results_in_order(act, [0, "die", 1, "exit", 2, 3], 1, died))
+    assert [int(result[0]) for result in results if isinstance(result, torch.Tensor)] == [0, 1, 2, 3]
+    assert [result.split(":")[0] for result in results if isinstance(result, str)] == ["die", "exit"]

@@ -5,8 +5,8 @@
 
 A network of 0.3 million parameters learns to make clips of 16 frames from a prompt's number and noise. It is then tuned
 in three ways: by the gradient of the reward; by the same with an anchor that keeps frames near to those of the start;
-and, without a gradient of the reward, by a rule like GRPO (advantages within the clips of a prompt). JUDGE is a model
-of another seed. OUTPUT gets curves.csv, curves.png, and sheets of the same clips before and after.
+and, without a gradient of the reward, by a rule like GRPO (advantages within the clips of a prompt). Each JUDGE is
+a model of another seed. OUTPUT gets curves.csv, curves.png, and sheets of the same clips before and after.
 
 Scores are shown in deviations of the drawn clips' scores: at 0 a clip is as good as they are in the mean. Where the
 reward rises and the judge does not, the generator has learned the reward's mistakes and not to make better clips.

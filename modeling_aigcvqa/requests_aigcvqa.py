@@ -87,11 +87,15 @@ class RequestLimits:
             prompt = item.get("prompt")
             if prompt is not None and not isinstance(prompt, str):
                 raise ValueError(f"the prompt is {type(prompt).__name__}; pass text.")
-            if prompt is not None and len(prompt) > self.max_prompt:
-                raise ValueError(f"a prompt of {len(prompt)} characters exceeds the {self.max_prompt} allowed.")
+            self.check_prompt(prompt)
             return {"video": self._content(item["video"]), "prompt": prompt}
         except ValueError as error:
             return {"error": str(error)}
+
+    def check_prompt(self, prompt: str | None) -> None:
+        """Raise ValueError for a prompt that is too long."""
+        if prompt is not None and len(prompt) > self.max_prompt:
+            raise ValueError(f"a prompt of {len(prompt)} characters exceeds the {self.max_prompt} allowed.")
 
     def _content(self, video: Any) -> Any:
         """Decode base64 to bytes; leave addresses and bytes as they are, because the pipeline checks them."""

@@ -62,8 +62,13 @@ def unit_clip(clip: Tensor, name: str, value_range: Range) -> Tensor:
             f"{name} holds values from {least:.6g} to {most:.6g}, outside of value_range=({low:g}, {high:g}); state "
             "the range that the frames have, or clamp them to it."
         )
-    clip = clip.float()
-    return clip if value_range == UNIT else ((clip - low) / (high - low)).clamp(0, 1)
+    return in_unit_range(clip, value_range)
+
+
+def in_unit_range(values: Tensor, value_range: Range) -> Tensor:
+    """Floats in `value_range` as float32 in 0..1, of the same shape."""
+    low, high = value_range
+    return values.float() if value_range == UNIT else ((values.float() - low) / (high - low)).clamp(0, 1)
 
 
 def as_stored(clip: Tensor) -> Tensor:

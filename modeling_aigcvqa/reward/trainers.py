@@ -14,7 +14,7 @@ from .reward import AIGCVQAReward
 
 
 def flow_grpo_reward(reward: AIGCVQAReward, value_range: Range = UNIT) -> Callable:
-    """A function `(images, prompts, metadata) -> (scores, info)`, as Flow-GRPO, DanceGRPO's kin and DDPO call it.
+    """A function `(images, prompts, metadata) -> (scores, info)`, as trainers by Flow-GRPO and DDPO call it.
 
     `images` are clips (B, T, 3, H, W) or (B, T, H, W, 3), or single images of 4 axes. `scores` is a list of floats, NaN
     for a clip that failed; `info` holds the parts by name, as lists.

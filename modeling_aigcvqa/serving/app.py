@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from torch import Tensor
 
 from .. import __version__
 from ..clip_scorer import ClipScorer
@@ -29,7 +30,7 @@ from .devices import device_of_this_process
 from .gate import Gate, of_full_queue, refused
 from .metrics import Metrics
 from .settings import TOKEN_VARIABLE, ServiceSettings
-from .tensors import check_clip_tensor, unpacked
+from .tensors import check_tensors, unpacked
 
 
 def app_from_environment() -> FastAPI:
@@ -91,12 +92,10 @@ def create_app(settings: ServiceSettings, token: str | None = None) -> FastAPI:
         """Scores of frames, sent as safetensors."""
         deadline = time.monotonic() + limits.request_seconds
         clips, prompts, value_range = await run_in_threadpool(unpacked, await request.body())
-        clip_limits = ClipLimits(**limits.of_clips(deadline))
+        check_tensors(clips, limits)
         jobs = []
         for index, (clip, prompt) in enumerate(zip(clips, prompts)):
-            prepare = partial(
-                _inputs_of_tensor, queue.scorer, clip, prompt, f"frames[{index}]", value_range, limits, clip_limits
-            )
+            prepare = partial(_inputs_of_tensor, queue.scorer, clip, prompt, f"frames[{index}]", value_range, limits)
             jobs.append(Job(prepare, deadline))
         results = await queue.results(jobs)
         return JSONResponse({"results": [_with_note(queue.scorer, result) for result in results]})
@@ -155,21 +154,16 @@ def _inputs_of_file(scorer: ClipScorer, item: dict, limits: ClipLimits, spent: R
 
 
 def _inputs_of_tensor(
-    scorer: ClipScorer,
-    clip: Any,
-    prompt: str | None,
-    name: str,
-    value_range: Range,
-    limits: RequestLimits,
-    clip_limits: ClipLimits,
+    scorer: ClipScorer, clip: Tensor, prompt: str | None, name: str, value_range: Range, limits: RequestLimits
 ) -> dict[str, Any]:
     try:
-        if prompt is not None and len(prompt) > limits.max_prompt:
-            raise ValueError(f"{name}: a prompt of {len(prompt)} characters exceeds the {limits.max_prompt} allowed.")
-        check_clip_tensor(clip, name, clip_limits)
+        limits.check_prompt(prompt)
         return inputs_of_clip(scorer.read.prepare, clip, prompt, name, value_range)
-    except Exception as error:
-        return {"error": str(error) if isinstance(error, ValueError) else f"{name} cannot be read ({error})."}
+    except ValueError as error:
+        message = str(error)
+        return {"error": message if message.startswith(name) else f"{name}: {message}"}
+    except Exception as error:  # a defect of this code must not cost the other clips
+        return {"error": f"{name} cannot be read ({type(error).__name__}: {error})."}
 
 
 def _with_note(scorer: ClipScorer, result: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,8 @@ class ClipQueue:
         """Per clip the scores, or `{"error"}`.
 
         Raises:
-            QueueFull: if there is no room for all of them.
+            QueueFull: if there is no room for all of them now.
+            ValueError: if there never will be.
         """
         self.check_room(len(jobs))
         self._count(len(jobs))
@@ -88,7 +89,9 @@ class ClipQueue:
         return await asyncio.gather(*futures)
 
     def check_room(self, clips: int) -> None:
-        """Raise QueueFull if there is no room for so many clips."""
+        """Raise QueueFull if there is no room for so many clips, or ValueError if there never will be."""
+        if clips > self.max_queue:
+            raise ValueError(f"{clips} clips exceed the {self.max_queue} places of this service; send fewer at once.")
         if self.waiting + clips > self.max_queue:
             self.metrics.clips.labels("refused").inc(clips)
             seconds = min(max(1, round(self.waiting * self.seconds_per_clip / 2)), SLOWEST_RETRY)

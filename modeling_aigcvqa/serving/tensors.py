@@ -5,12 +5,11 @@ import struct
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..limits_aigcvqa import ClipLimits
-from ..reward.frames import UNIT, Range, checked_range, clips_of
+from ..requests_aigcvqa import RequestLimits
+from ..reward.frames import UNIT, Range, as_stored, checked_range, clips_of, in_unit_range
 
 FRAMES, PROMPTS, VALUE_RANGE = "frames", "prompts", "value_range"
 
@@ -59,25 +58,30 @@ def _json_of(metadata: dict[str, str], name: str, default: Any) -> Any:
         raise ValueError(f"the metadata '{name}' is not JSON ({error}).") from error
 
 
-def check_clip_tensor(clip: Tensor, name: str, limits: ClipLimits) -> None:
-    """Refuse a clip above the limits that hold for files.
+def check_tensors(clips: list[Tensor], limits: RequestLimits) -> None:
+    """Refuse clips above the limits that hold for files.
 
     Raises:
         ValueError: names the clip and the limit.
     """
-    if clip.ndim != 4:
-        return  # refused with a better message where it is read
-    pixels = clip.shape[1:].numel() // 3
-    if pixels > limits.max_pixels or len(clip) > limits.max_frames:
+    total = 0
+    for index, clip in enumerate(clips):
+        if clip.ndim != 4:
+            continue  # refused with a better message where it is read
+        pixels = clip.shape[1:].numel() // 3
+        if pixels > limits.max_pixels or len(clip) > limits.max_frames:
+            raise ValueError(
+                f"frames[{index}] has {len(clip)} frames of {pixels} pixels, above the {limits.max_frames} frames of "
+                f"{limits.max_pixels} pixels allowed; shrink or cut it."
+            )
+        total += len(clip) * pixels
+    if total > limits.max_total_pixels:
         raise ValueError(
-            f"{name} has {len(clip)} frames of {pixels} pixels, above the {limits.max_frames} frames of "
-            f"{limits.max_pixels} pixels allowed; shrink or cut it."
+            f"the clips have {total} pixels, above the {limits.max_total_pixels} allowed in all frames together; send "
+            "fewer clips at once."
         )
 
 
 def as_uint8(frames: Tensor, value_range: Range) -> Tensor:
     """Float frames as the 8 bits that they are scored with, a quarter of the bytes; uint8 unchanged."""
-    if not frames.is_floating_point():
-        return frames
-    low, high = checked_range(value_range)
-    return ((frames.float() - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+    return as_stored(in_unit_range(frames, checked_range(value_range))) if frames.is_floating_point() else frames

@@ -66,7 +66,7 @@ def service(model_folder, *options, **environment):
 
 @pytest.fixture(scope="module")
 def running(model_folder):
-    limits = {"AIGCVQA_MAX_BYTES": "1000000", "AIGCVQA_MAX_FRAMES": "60"}
+    limits = {"AIGCVQA_MAX_BYTES": "1000000", "AIGCVQA_MAX_FRAMES": "60", "AIGCVQA_MAX_TOTAL_PIXELS": "5000000"}
     with service(model_folder, "--token", TOKEN, "--max_queue", "6", "--max_body_mib", "16", **limits) as started:
         yield started
 
@@ -173,8 +173,17 @@ def test_limits_hold_for_files_and_tensors(http, clip, frames):
     assert (answer.status_code, answer.json()["error"][:28]) == (400, "a prompt of 5000 characters ")
     answer = http.post("/score", files={"video": bytes(1_000_001)}, data={"prompt": PROMPT})
     assert "above the 1000000 allowed" in answer.json()["error"]
-    long = packed(frames[:1, :1].expand(-1, 61, -1, -1, -1), [PROMPT])
-    assert "61 frames" in http.post("/score_tensors", content=long).json()["results"][0]["error"]
+    for tensor, message in (
+        (frames[:1, :1].expand(-1, 61, -1, -1, -1), "frames[0] has 61 frames"),
+        (
+            torch.zeros(3, 60, 200, 150, 3, dtype=torch.uint8),
+            "the clips have 5400000 pixels, above the 5000000 allowed",
+        ),
+        (torch.zeros(7, 1, 8, 8, 3, dtype=torch.uint8), "7 clips exceed the 6 places"),
+    ):
+        answer = http.post("/score_tensors", content=packed(tensor, [PROMPT] * len(tensor)))
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]
     body = packed(frames[:1], ["word " * 1000])
     assert "5000 characters" in http.post("/score_tensors", content=body).json()["results"][0]["error"]
     assert http.post("/score", json={"inputs": [item] * 9}).status_code == 400

@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	rm -rf outputs/demo
 	$(BIN)/python -m dataset_scripts.synthetic_t2v --output outputs/demo --num_prompts 2 --generators 4 --size 256 \
 		--skip_baselines
-	$(BIN)/aigcvqa score --manifest outputs/demo/data/train/metadata.jsonl --output outputs/demo/scores.jsonl
+	$(BIN)/aigcvqa score --manifest outputs/demo/data/train/metadata.jsonl --output outputs/demo/scores.jsonl --scale
 
 space: $(VENV)/.installed
 	$(BIN)/python space/app.py

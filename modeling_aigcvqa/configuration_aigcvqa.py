@@ -26,6 +26,7 @@ from .config_fields_aigcvqa import (
 from .names_aigcvqa import BRANCHES
 from .provenance_aigcvqa import Provenance
 from .saved_files_aigcvqa import clear_errors
+from .scale_aigcvqa import about_scale, check_calibration, check_reference, on_scale
 
 # The model inputs that each branch needs. The processor returns all of them.
 BRANCH_INPUTS = {
@@ -202,6 +203,9 @@ class AIGCVQAConfig(PreTrainedConfig):
         interval: how far the mean opinion is from the quality score: `half_width` in units of the labels, `coverage`,
             the share of clips for which it holds, `clips`, the number of validation clips behind it, and `branches`,
             whose sum it is of. None if the scale of the scores is not that of opinions.
+        reference: scores of reference clips, as of `make_reference`; percentiles are among them. None for none.
+        calibration: a monotone curve from quality scores to the mean opinion scores of some clips, as
+            `aigcvqa calibrate` fits it. None for none.
         provenance: where the weights come from, as the dict of a `Provenance`; None if nothing is known.
     """
 
@@ -219,6 +223,8 @@ class AIGCVQAConfig(PreTrainedConfig):
     mos_mean: float | int = finite(default=0.0)
     mos_std: float | int = positive(default=1.0)
     interval: dict | None = None
+    reference: dict | None = None
+    calibration: dict | None = None
     provenance: dict | None = None
 
     def __post_init__(self, **kwargs):
@@ -229,6 +235,10 @@ class AIGCVQAConfig(PreTrainedConfig):
             self.set_provenance(Provenance.from_dict(self.provenance))
         if self.interval is not None:
             check_interval(self.interval)
+        if self.reference is not None:
+            check_reference(self.reference)
+        if self.calibration is not None:
+            check_calibration(self.calibration)
         for name, config_class in SUB_CONFIGS.items():
             value = getattr(self, name)
             if value is None or isinstance(value, dict):
@@ -285,12 +295,41 @@ class AIGCVQAConfig(PreTrainedConfig):
     @property
     def quality_interval(self) -> dict | None:
         """The interval of opinions, if it is of the branches that are built."""
-        return self.interval if self.interval and self.interval["branches"] == list(self.branches) else None
+        return self.interval if self.interval and self._is_of_this_sum(self.interval) else None
 
     @property
     def inputs(self) -> list[str]:
         """Names of the model inputs that the built branches need."""
         return list(dict.fromkeys(name for branch in self.branches for name in BRANCH_INPUTS[branch]))
+
+    @property
+    def about_scale(self) -> str | None:
+        """What percentiles and the estimated MOS are of; None if the model has neither."""
+        calibration = self.calibration if self.calibration and self._is_of_this_sum(self.calibration) else None
+        return about_scale(self.reference, calibration) or None
+
+    def on_scale(self, scores: dict[str, Any]) -> dict[str, float]:
+        """The percentiles of a clip's scores among the reference, and its estimated MOS; what is not known is left out.
+
+        Args:
+            scores: by name.
+        """
+        return on_scale(scores, self.reference, self.calibration, self.branches)
+
+    def check_scale(self, wanted: bool = True) -> None:
+        """Raise ValueError if a scale is wanted and the model has none; says what to do."""
+        if wanted and self.about_scale is None:
+            raise ValueError(
+                "this model has no scale: no reference scores and no calibration. `aigcvqa calibrate --manifest CLIPS "
+                "--model MODEL --output FOLDER` writes one that has."
+            )
+
+    def forget_scale(self) -> None:
+        """Drop what was measured of the scores, because they change."""
+        self.interval = self.reference = self.calibration = None
+
+    def _is_of_this_sum(self, measured: dict) -> bool:
+        return measured["branches"] == list(self.branches)
 
     def rescale(self, mean: float, std: float) -> None:
         """Move the scores to the scale of labels with another mean and standard deviation.
@@ -303,7 +342,7 @@ class AIGCVQAConfig(PreTrainedConfig):
             part.score_scale *= ratio
             part.score_shift = (part.score_shift - self.mos_mean / len(self.parts)) * ratio + mean / len(self.parts)
         self.mos_mean, self.mos_std = mean, std
-        self.interval = None  # was that of other labels
+        self.forget_scale()
 
     @property
     def weights_note(self) -> str | None:

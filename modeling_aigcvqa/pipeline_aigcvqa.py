@@ -42,6 +42,9 @@ class AIGCVQAPipeline(Pipeline):
         uncertainty: number of draws; adds mean and standard deviation of each score over them (`quality_score_mean`,
             `quality_score_std`, ...), and, if the model knows how its scores err, `quality_score_low` and
             `quality_score_high`, between which the mean opinion lies with the probability in `config.interval`.
+        scale: whether to add the percentile of each score among the reference of the model (`quality_percentile`, ...)
+            and the mean opinion score that quality stands for by its calibration (`quality_mos`), if it has them; see
+            `config.about_scale`.
         num_frames, fragment_sampling, seed, on_damage, max_length, ...: options of the processor.
     """
 
@@ -56,34 +59,47 @@ class AIGCVQAPipeline(Pipeline):
         check_fit(self.model.config, self.processor, self.model.name_or_path)
 
     def _sanitize_parameters(
-        self, on_error: str | None = None, limits: dict[str, Any] | None = None, **processor_options: Any
+        self,
+        on_error: str | None = None,
+        limits: dict[str, Any] | None = None,
+        scale: bool | None = None,
+        **processor_options: Any,
     ):
         preprocess: dict[str, Any] = {}
+        postprocess: dict[str, Any] = {}
         if on_error is not None:
             if on_error not in ON_ERROR:
                 raise ValueError(f"on_error={on_error!r}: expected one of {list(ON_ERROR)}.")
-            preprocess["on_error"] = on_error
+            preprocess["on_error"] = postprocess["on_error"] = on_error
+        if scale is not None:
+            if not isinstance(scale, bool):
+                raise ValueError(f"scale={scale!r}: expected True or False.")
+            self.model.config.check_scale(scale)
+            postprocess["scale"] = scale
         if limits is not None:
             preprocess["limits"] = ClipLimits(**limits)
         if processor_options:
             preprocess["processor_options"] = processor_options
-        return preprocess, {}, {}
+        return preprocess, {}, postprocess
 
     def __call__(self, inputs: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any):
         """Scores of one item (dict), of a list (list), or of any other iterable (iterator, lazily)."""
-        preprocess = {**self._preprocess_params, **self._sanitize_parameters(**kwargs)[0]}
+        of_call = self._sanitize_parameters(**kwargs)
+        preprocess, postprocess = {**self._preprocess_params, **of_call[0]}, {**self._postprocess_params, **of_call[2]}
         num_workers = num_workers if num_workers is not None else self._num_workers or 0
         batch_size = batch_size if batch_size is not None else self._batch_size or 1
         if isinstance(inputs, str | bytes | Path):
             raise TypeError(f'expected {{"video": {inputs!r}, "prompt": ...}} or many of them (got {inputs!r} alone).')
         if isinstance(inputs, dict):
-            return next(self._scores([inputs], 0, 1, preprocess))
+            return next(self._scores([inputs], 0, 1, preprocess, postprocess))
         if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
             raise TypeError(f'expected {{"video": ..., "prompt": ...}} or many of them (got {type(inputs).__name__}).')
-        scores = self._scores(inputs, num_workers, batch_size, preprocess)
+        scores = self._scores(inputs, num_workers, batch_size, preprocess, postprocess)
         return list(scores) if isinstance(inputs, list | tuple) else scores
 
-    def _scores(self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict) -> Iterator[dict]:
+    def _scores(
+        self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict, postprocess: dict
+    ) -> Iterator[dict]:
         """The scores of many items. Items that can be counted are fetched by the workers, by their number."""
         counted = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
         if "limits" in preprocess:
@@ -96,7 +112,7 @@ class AIGCVQAPipeline(Pipeline):
             batches = map(_pinned, batches)
             batches = _one_ahead(batches) if num_workers else batches
         for batch in batches:
-            yield from self.postprocess(self.forward(batch), preprocess.get("on_error", "raise"))
+            yield from self.postprocess(self.forward(batch), **postprocess)
 
     def preprocess(self, item: dict, **options: Any) -> dict:
         """An item `{"video", "prompt"}` -> the model inputs of one clip, or `{"error"}`; see `ClipPreparation`."""
@@ -130,8 +146,8 @@ class AIGCVQAPipeline(Pipeline):
                     results[index] |= spread(self.model, batch[index])
         return results
 
-    def postprocess(self, results: list[dict], on_error: str = "raise") -> list[dict]:
-        """The scores as floats. A score that is not finite becomes the error of its clip."""
+    def postprocess(self, results: list[dict], on_error: str = "raise", scale: bool = False) -> list[dict]:
+        """The scores as floats, and on request on their scale. A score that is not finite becomes its clip's error."""
         quality_of = self.model.config.quality_of
         finished = []
         for result in results:
@@ -150,6 +166,8 @@ class AIGCVQAPipeline(Pipeline):
             if "quality_score_std" in scores and interval:
                 half = interval["half_width"]
                 scores |= dict(zip(INTERVAL, (scores["quality_score"] - half, scores["quality_score"] + half)))
+            if scale:
+                scores |= self.model.config.on_scale(scores)
             finished.append(scores | {name: result[name] for name in ("warning", "error") if name in result})
         return finished
 

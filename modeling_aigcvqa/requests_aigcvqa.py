@@ -73,11 +73,22 @@ class RequestLimits:
         inputs = data.get("inputs") if isinstance(data, dict) else None
         if not isinstance(inputs, dict | list) or not inputs:
             raise ValueError('expected {"inputs": {"video": ..., "prompt": ...}} or a list of such items in "inputs".')
-        if data.get("parameters"):
-            raise ValueError(f"parameters={data['parameters']!r}: this service takes no parameters; leave them out.")
         if len(inputs) > self.max_items and isinstance(inputs, list):
             raise ValueError(f"{len(inputs)} items exceed the {self.max_items} per request; send several.")
         return (inputs, False) if isinstance(inputs, list) else ([inputs], True)
+
+    def wants_scale(self, data: Any) -> bool:
+        """Whether a request asks for percentiles: `{"inputs": ..., "parameters": {"scale": true}}`.
+
+        Raises:
+            ValueError: for another parameter.
+        """
+        parameters = data.get("parameters") or {} if isinstance(data, dict) else {}
+        if not isinstance(parameters, dict) or not parameters.keys() <= {"scale"}:
+            raise ValueError(f'parameters={parameters!r}: this service takes only {{"scale": true}}; leave others out.')
+        if not isinstance(parameters.get("scale", False), bool):
+            raise ValueError(f"the parameter scale is {parameters['scale']!r}; send true or false.")
+        return parameters.get("scale", False)
 
     def checked_item(self, item: Any) -> dict[str, Any]:
         """An item with its video as bytes or as an address, or `{"error": message}`."""

@@ -28,42 +28,62 @@ from clips import (
     check_upload,
     clip_name,
     gather_clips,
+    preview_html,
     read_table,
     reading_a_clip,
+    thumbnail,
 )
 
 from modeling_aigcvqa import AIGCVQAPipeline, load_pipeline
 from modeling_aigcvqa.common.cells import csv_line
 from modeling_aigcvqa.common.choices import SHIPPED
 from modeling_aigcvqa.common.files import write_text
-from modeling_aigcvqa.explain import Explanation, explain
-from modeling_aigcvqa.explain.page import note_html, scores_html, short_name, stylesheet, words_html
+from modeling_aigcvqa.explain import ColorScale, Explanation, explain
+from modeling_aigcvqa.explain.page import (
+    bar_html,
+    note_html,
+    player_html,
+    scored_text,
+    scores_html,
+    script,
+    short_name,
+    stylesheet,
+    timeline_html,
+    windows_html,
+    words_html,
+)
 from modeling_aigcvqa.explain.report import write_report
-from modeling_aigcvqa.pipeline_aigcvqa import SCORES
+from modeling_aigcvqa.names_aigcvqa import PERCENTILES, SCALE, SCORES
 
 HERE = Path(__file__).parent
 RUNS = Path(tempfile.gettempdir()) / "aigcvqa-space"
 KEEP_SECONDS = 3600
-EXAMPLES = [
-    ["dancers.mp4", "In a sandy desert, three dancers in blue tutus are standing still"],
-    ["dancers_warped.mp4", "In a sandy desert, three dancers in blue tutus are standing still"],
-    ["not_the_prompt.mp4", "A video of two green hot-air balloons drifting to the left on a beach by the sea."],
+DANCERS = "In a sandy desert, three dancers in blue tutus are standing still"
+BALLOONS = "A video of two green hot-air balloons drifting to the left on a beach by the sea."
+EXAMPLES = [  # file, prompt, what it shows
+    ("dancers.mp4", DANCERS, "a good clip"),
+    ("dancers_warped.mp4", DANCERS, "the same, warped"),
+    ("not_the_prompt.mp4", BALLOONS, "not its prompt"),
 ]
 MEGABYTES = CLIP_LIMITS.max_bytes // 2**20
 TABLE_COLUMNS = ("file", "prompt")
 TEXT_COLUMNS = ("score", *TABLE_COLUMNS)
 INTRO = """
-# AIGC-VQA
-Scores an AI-generated video and its prompt, and shows **where**, **when** and by **which word** the video fails.
+# How good is this AI-generated video?
+Upload a video and the prompt that it was made from. You get scores, and see **where**, **when** and by **which word**
+of the prompt the video fails.
 """
 ABOUT = f"""
-Higher is better, and only scores of the same model can be compared. The limits are {MEGABYTES} MB,
-{CLIP_LIMITS.max_seconds:.0f} s and 1920 x 1088 pixels per clip and {MAX_ROWS} rows per table. Uploads are deleted after
+Higher is better, and only scores of the same model can be compared. Limits: {MEGABYTES} MB,
+{CLIP_LIMITS.max_seconds:.0f} s and 1920 x 1088 pixels per video, {MAX_ROWS} rows per table. Uploads are deleted after
 an hour.
 """
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+#scores, #comparison, #summary { scroll-margin-top: 1rem; }
+.aigcvqa-preview { margin: 0; } .aigcvqa-preview video, .aigcvqa-preview img { display: block; max-width: 100%;
+  max-height: 260px; border-radius: 8px; } .aigcvqa-preview p { margin: .3rem 0 0; font-size: .85rem; opacity: .8; }
 .refused { margin: 0; padding: .7rem 1rem; border-left: 4px solid #b2182b; border-radius: 6px;
   background: rgb(178 24 43 / .12); }
 .aigcvqa-table { width: 100%; border: 0 !important; border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -72,7 +92,14 @@ footer { display: none !important; }
 .aigcvqa-table .text { text-align: left; overflow-wrap: break-word; }
 .aigcvqa-table .best { font-weight: 700; color: #2166ac; }
 .dark .aigcvqa-table .best { color: #7db4e6; }
+.aigcvqa-table tr, .aigcvqa-samplings tr, .aigcvqa-samplings td, .aigcvqa-samplings th { border: 0 !important;
+  background: transparent !important; }
+.aigcvqa-table .aigcvqa-bar { min-width: 5rem; } .aigcvqa-table td p { margin: 0; font-size: .8rem; }
+.aigcvqa-wide { overflow-x: auto; }
 """
+# When results are there and out of sight, as on a phone, the page moves to them.
+SHOW_RESULTS = """() => {{ const found = document.querySelector("#{0}"); if (!found) return;
+  if (found.getBoundingClientRect().top > 0.6 * innerHeight) found.scrollIntoView({{ behavior: "smooth" }}); }}"""
 log = logging.getLogger("aigcvqa.space")
 
 
@@ -124,59 +151,78 @@ def without_folders(message: str) -> str:
     return "'".join(words)
 
 
-def explain_upload(file: str | None, prompt: str | None, progress: gr.Progress) -> tuple[Explanation, dict[str, Path]]:
+def explain_upload(file: str | None, prompt: str | None, progress: gr.Progress) -> Explanation:
     with reading_a_clip():
         path, prompt = check_upload(file), check_prompt(prompt)
         progress(0, desc="scoring")
-        explanation = explain(
+        return explain(
             scorer(), str(path), prompt, progress=lambda done, total: progress((done, total), desc="scoring windows")
         )
+
+
+def drawn(explanation: Explanation, file: str, scale: ColorScale | None, progress: gr.Progress) -> dict[str, Path]:
+    """The files of an explanation's report."""
+    with reading_a_clip():
         progress(1, desc="drawing")
-        return explanation, write_report(explanation, str(path), new_run())
+        return write_report(explanation, file, new_run(), scale)
 
 
 @with_visible_errors(results=4)
 def show_clip(file, prompt, progress=gr.Progress()):  # noqa: B008 (Gradio finds the progress bar in the default)
-    """Score one clip; returns note and scores, words, overlay, timeline, and the report to download."""
-    explanation, paths = explain_upload(file, prompt, progress)
+    """Score one clip; returns scores, words, the player of the maps, the timeline, and the report to download."""
+    explanation = explain_upload(file, prompt, progress)
+    paths = drawn(explanation, file, None, progress)
+    scored = f'<p class="aigcvqa-hint">{html.escape(scored_text(explanation))}</p>'
+    scores = scores_html(explanation.scores, explanation.percentiles, explanation.about_scale)
     return (
-        note_html(explanation.note) + scores_html(explanation.scores),
+        note_html(explanation.note) + scored + scores,
         words_html(explanation),
-        gr.update(value=paths.get("overlay"), visible="overlay" in paths),
-        paths["timeline"],
+        windows_html(explanation) + player_html(explanation, paths.get("overlay"), inline=True),
+        timeline_html(explanation),
         paths["report"],
     )
 
 
 @with_visible_errors(results=4)
 def compare_clips(first, second, prompt, progress=gr.Progress()):  # noqa: B008
-    """Compare two clips of one prompt; returns a table, and the overlay and the words of each clip."""
-    results = [explain_upload(file, prompt, progress) for file in (first, second)]
-    explanations = [explanation for explanation, _ in results]
+    """Compare two clips of one prompt; returns a table, and of each the maps, in the same colours, and the words."""
+    explanations = [explain_upload(file, prompt, progress) for file in (first, second)]
+    scale = ColorScale.over(explanations)
     pieces = [note_html(explanations[0].note) + comparison_html(*explanations)]
-    for explanation, paths in results:
-        pieces += [gr.update(value=paths.get("overlay"), visible="overlay" in paths), words_html(explanation)]
+    for explanation, file in zip(explanations, (first, second)):
+        paths = drawn(explanation, file, scale, progress)
+        heading = f"<h3>{html.escape(short_name(explanation.video))}</h3>"
+        pieces += [
+            heading + player_html(explanation, paths.get("overlay"), scale, inline=True),
+            words_html(explanation),
+        ]
     return pieces
 
 
 def comparison_html(first: Explanation, second: Explanation) -> str:
-    """A table of the scores of two clips; the better score is marked."""
+    """A table of the scores of two clips, with their places among the reference; the better score is marked."""
     rows = []
-    for name, left in first.scores.items():
-        right = second.scores[name]
-        marks = ['class="best"' if value == max(left, right) and left != right else "" for value in (left, right)]
+    for name, percentile in zip(SCORES, PERCENTILES):
+        if name not in first.scores:
+            continue
+        left, right = first.scores[name], second.scores[name]
+        cells = []
+        for explanation, value in ((first, left), (second, right)):
+            mark = 'class="best"' if value == max(left, right) and left != right else ""
+            place = explanation.percentiles.get(percentile)
+            cells.append(f"<td {mark}>{value:.2f}{'' if place is None else bar_html(place)}</td>")
         rows.append(
-            f'<tr><td class="text">{name.removesuffix("_score")}</td><td {marks[0]}>{left:.3f}</td>'
-            f"<td {marks[1]}>{right:.3f}</td><td>{right - left:+.3f}</td></tr>"
+            f'<tr><td class="text">{name.removesuffix("_score")}</td>{"".join(cells)}<td>{right - left:+.2f}</td></tr>'
         )
     names = [html.escape(short_name(explanation.video)) for explanation in (first, second)]
-    return table_html(["score", *names, "difference"], rows)
+    about = f'<p class="aigcvqa-hint">{html.escape(first.about_scale)}</p>' if first.about_scale else ""
+    return table_html(["score", *names, "difference"], rows) + about
 
 
 def table_html(columns: list[str], rows: list[str]) -> str:
     """A table from the names of its columns (HTML) and its rows (`<tr>...</tr>`)."""
     head = "".join(f'<th class="{"text" if name in TEXT_COLUMNS else ""}">{name}</th>' for name in columns)
-    return f'<table class="aigcvqa-table"><tr>{head}</tr>{"".join(rows)}</table>'
+    return f'<div class="aigcvqa-wide"><table class="aigcvqa-table"><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 @with_visible_errors(results=1)
@@ -188,13 +234,17 @@ def score_table(table, files, progress=gr.Progress()):  # noqa: B008
     for number, row in enumerate(rows):
         progress((number, len(rows)), desc="scoring")
         scored.append(row | score_row(row, clips))
-    columns = list(dict.fromkeys([*rows[0], *[name for row in scored for name in SCORES if name in row], "error"]))
+    columns = list(
+        dict.fromkeys([*rows[0], *[name for row in scored for name in (*SCORES, *SCALE) if name in row], "error"])
+    )
     output = folder / "scores.csv"
     lines = [csv_line(columns), *(csv_line(row.get(name) for name in columns) for row in scored)]
     write_text(output, "".join(lines))
     failed = sum("error" in row for row in scored)
     summary = f"<p>{len(scored) - failed} of {len(scored)} clips scored.</p>"
-    return note_html(scorer().model.config.weights_note) + summary + rows_html(scored), output
+    config = scorer().model.config
+    about = f'<p class="aigcvqa-hint">{html.escape(config.about_scale)}</p>' if config.about_scale else ""
+    return note_html(config.weights_note) + summary + rows_html(scored) + about, output
 
 
 def rows_html(rows: list[dict]) -> str:
@@ -205,9 +255,14 @@ def rows_html(rows: list[dict]) -> str:
         if "error" in row:
             values = f'<td class="text" colspan="{len(SCORES)}">{html.escape(row["error"])}</td>'
         else:
-            values = "".join(f"<td>{row[name]:.3f}</td>" if name in row else "<td></td>" for name in SCORES)
+            values = "".join(f"<td>{score_cell(row, name)}</td>" for name in SCORES)
         shown.append(f'<tr><td class="text">{file}</td><td class="text">{prompt}</td>{values}</tr>')
     return table_html([*TABLE_COLUMNS, *(name.removesuffix("_score") for name in SCORES)], shown)
+
+
+def score_cell(row: dict, name: str) -> str:
+    place = row.get(dict(zip(SCORES, PERCENTILES))[name])
+    return "" if name not in row else f"{row[name]:.2f}" + ("" if place is None else bar_html(place))
 
 
 def score_row(row: dict[str, str], clips: dict[str, Path]) -> dict:
@@ -217,7 +272,8 @@ def score_row(row: dict[str, str], clips: dict[str, Path]) -> dict:
         if path is None:
             raise ValueError(f"'{row['file']}' was not uploaded.")
         with reading_a_clip():
-            return scorer()({"video": str(check_upload(str(path))), "prompt": check_prompt(row["prompt"])})
+            result = scorer()({"video": str(check_upload(str(path))), "prompt": check_prompt(row["prompt"])})
+        return result | scorer().model.config.on_scale(result)
     except (ValueError, TypeError, OSError) as error:
         return {"error": without_folders(str(error))}
 
@@ -226,67 +282,107 @@ def clip_input(label: str, **options) -> gr.File:
     return gr.File(label=label, file_types=list(CLIP_SUFFIXES), height=150, **options)
 
 
-def overlay_output(**options) -> gr.Video:
-    return gr.Video(show_label=False, autoplay=True, loop=True, interactive=False, **options)
+def clip_with_preview(label: str, elem_id: str) -> gr.File:
+    """An upload, and below it the video as the visitor knows it."""
+    file = clip_input(label, elem_id=elem_id)
+    preview = gr.HTML(elem_id=f"{elem_id}-preview")
+    file.change(preview_html, file, preview, show_progress="hidden", queue=False)
+    return file
+
+
+def examples(file: gr.File, prompt: gr.Textbox) -> None:
+    """Examples with pictures; a click fills in the video and its prompt."""
+    gr.Markdown("Or take an example, drawn by our synthetic benchmark:")
+    with gr.Row(elem_id="examples"):
+        for name, text, caption in EXAMPLES:
+            path = HERE / "examples" / name
+            with gr.Column(min_width=90):
+                picture = gr.Image(
+                    thumbnail(path), show_label=False, interactive=False, buttons=[], height=110, container=False
+                )
+                button = gr.Button(caption, size="sm")
+            for chosen in (picture.select, button.click):
+                chosen(lambda path=path, text=text: (str(path), text), None, [file, prompt], show_progress="hidden")
+
+
+def run_on_click(button: gr.Button, handler: Callable, inputs: list, headline: gr.HTML, rest: list) -> None:
+    """Old results go, progress stands in a place of its own, and new results come into sight."""
+    status, results = rest[0], rest[1]
+    cleared = button.click(
+        lambda: ["", "<p>Working ...</p>", gr.update(visible=False)], None, [headline, status, results], queue=False
+    )
+    done = cleared.then(
+        handler, inputs, [headline, *rest[1:]], concurrency_id="model", show_progress_on=[status], show_progress="full"
+    )
+    done.then(lambda: "", None, status, queue=False).then(None, js=SHOW_RESULTS.format(headline.elem_id))
 
 
 def one_clip_tab() -> None:
     with gr.Row():
         with gr.Column(scale=2):
-            file = clip_input("Video (mp4, GIF, ...)", elem_id="clip")
+            file = clip_with_preview("Video (mp4, GIF, ...)", "clip")
         with gr.Column(scale=3):
-            prompt = gr.Textbox(label="Prompt", placeholder="a corgi walking in the park", lines=3, elem_id="prompt")
+            prompt = gr.Textbox(
+                label="Prompt", placeholder="a corgi walking in the park", lines=3, max_lines=8, elem_id="prompt"
+            )
             button = gr.Button("Score", variant="primary", elem_id="score")
-    examples = [[str(HERE / "examples" / name), text] for name, text in EXAMPLES]
-    gr.Examples(examples, [file, prompt], label="Examples (drawn by our synthetic benchmark)")
-    scores = gr.HTML(elem_id="scores")
+            examples(file, prompt)
+    status, scores = gr.HTML(elem_id="status"), gr.HTML(elem_id="scores")
     with gr.Column(visible=False) as results:
         gr.Markdown("### Which word")
         words = gr.HTML(elem_id="words")
         gr.Markdown("### Where\nRed is worse than the mean of the clip, blue is better.")
-        overlay = overlay_output()
-        gr.Markdown("### When\nThe dashed line is the score of the whole clip.")
-        timeline = gr.Image(show_label=False, interactive=False, buttons=["fullscreen", "download"], elem_id="timeline")
+        overlay = gr.HTML(elem_id="overlay")
+        gr.Markdown("### When\nThe dashed line is the mean of each curve.")
+        timeline = gr.HTML(elem_id="timeline")
         report = gr.DownloadButton("Download these results as one page (HTML)", elem_id="report")
-    button.click(show_clip, [file, prompt], [scores, results, words, overlay, timeline, report], concurrency_id="model")
+    run_on_click(button, show_clip, [file, prompt], scores, [status, results, words, overlay, timeline, report])
 
 
 def compare_tab() -> None:
+    gr.Markdown("Two videos of the same prompt. Both are shown in the same colours, so the worse one looks worse.")
     with gr.Row():
-        first, second = clip_input("First video", elem_id="first"), clip_input("Second video", elem_id="second")
+        with gr.Column():
+            first = clip_with_preview("First video", "first")
+        with gr.Column():
+            second = clip_with_preview("Second video", "second")
     prompt = gr.Textbox(label="Prompt of both", placeholder="a corgi walking in the park", elem_id="compare-prompt")
     button = gr.Button("Compare", variant="primary", elem_id="compare")
-    table = gr.HTML(elem_id="comparison")
+    status, table = gr.HTML(elem_id="compare-status"), gr.HTML(elem_id="comparison")
     pictures = []
     with gr.Row(visible=False) as results:
-        for _ in range(2):
+        for place in ("first", "second"):
             with gr.Column():
-                pictures += [overlay_output(buttons=[]), gr.HTML()]
-    button.click(compare_clips, [first, second, prompt], [table, results, *pictures], concurrency_id="model")
+                pictures += [gr.HTML(elem_id=f"{place}-overlay"), gr.HTML(elem_id=f"{place}-words")]
+    run_on_click(button, compare_clips, [first, second, prompt], table, [status, results, *pictures])
 
 
 def table_tab() -> None:
-    gr.Markdown("Upload a CSV with the columns `file` and `prompt`, and the clips that it names, as files or in a zip.")
+    gr.Markdown(
+        "Upload a CSV with the columns `file` and `prompt`, and the videos that it names, as files or in a zip."
+    )
     with gr.Row():
         table = gr.File(label="Table (.csv)", file_types=[".csv"], height=150, elem_id="table")
         types = [*CLIP_SUFFIXES, ".zip"]
-        files = gr.File(label="Clips (or .zip)", file_count="multiple", file_types=types, height=150, elem_id="clips")
+        files = gr.File(label="Videos (or .zip)", file_count="multiple", file_types=types, height=150, elem_id="clips")
     button = gr.Button("Score all", variant="primary", elem_id="score-all")
-    summary = gr.HTML(elem_id="summary")
+    status, summary = gr.HTML(elem_id="table-status"), gr.HTML(elem_id="summary")
     with gr.Column(visible=False) as results:
         download = gr.DownloadButton("Download scores.csv", elem_id="download")
-    button.click(score_table, [table, files], [summary, results, download], concurrency_id="model")
+    run_on_click(button, score_table, [table, files], summary, [status, results, download])
 
 
 def build() -> gr.Blocks:
     with gr.Blocks(title="AIGC-VQA", analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as page:
         gr.Markdown(INTRO)
-        with gr.Tab("One clip"):
+        with gr.Tab("One video"):
             one_clip_tab()
-        with gr.Tab("Compare two clips"):
+        with gr.Tab("Compare two"):
             compare_tab()
-        with gr.Tab("Many clips (CSV)"):
+        with gr.Tab("Many (CSV)"):
             table_tab()
+        with gr.Tab("Five-minute tour"):
+            gr.Markdown((HERE / "tour.md").read_text(encoding="utf-8"), elem_id="tour")
         gr.Markdown(ABOUT)
     return page
 
@@ -300,7 +396,15 @@ def main() -> None:
     fonts, monospaced = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     theme = gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=monospaced)
     limit = f"{MEGABYTES}mb"
-    page.launch(max_file_size=limit, theme=theme, css=stylesheet() + STYLE, footer_links=[], show_error=False)
+    page.launch(
+        max_file_size=limit,
+        theme=theme,
+        css=stylesheet() + STYLE,
+        head=f"<script>{script()}</script>",
+        footer_links=[],
+        allowed_paths=[str(HERE / "examples")],
+        show_error=False,
+    )
 
 
 if __name__ == "__main__":

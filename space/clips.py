@@ -1,18 +1,26 @@
 """The limits of the Space on clips, prompts and tables, which are checked before a clip is decoded."""
 
+import base64
+import html
+import io
 import os
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from gradio_client.utils import strip_invalid_filename_characters
+from PIL import Image
 
 from modeling_aigcvqa.common.manifests import read_manifest
 from modeling_aigcvqa.frames_aigcvqa import ReadLimits, reading_within
 from modeling_aigcvqa.limits_aigcvqa import ClipLimits, check_clip
+from modeling_aigcvqa.video_reading_aigcvqa import read_video
 
+SHOWN_AS_VIDEO, SHOWN_AS_IMAGE = (".mp4", ".webm", ".mov"), (".gif", ".webp")  # by browsers
+THUMBNAIL = (320, 240)  # pixels
 CLIP_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv", ".avi", ".webp")
 CLIP_LIMITS = ClipLimits(max_bytes=50 * 2**20, max_pixels=1920 * 1088, max_frames=1800, max_seconds=60)
 READ_SECONDS = 60  # for all reading of a clip: its scores, its windows and its report
@@ -40,6 +48,37 @@ def check_upload(file: str | None) -> Path:
         raise ValueError("Choose a video first.")
     check_clip(Path(file), CLIP_LIMITS)
     return Path(file)
+
+
+def preview_html(file: str | None) -> str:
+    """An uploaded clip as a browser plays it; a frame of it if no browser does; or why it cannot be read."""
+    if not file:
+        return ""
+    path = Path(file)
+    try:
+        check_upload(file)
+        address, suffix = f"/gradio_api/file={quote(file)}", path.suffix.lower()
+        if suffix in SHOWN_AS_VIDEO:
+            shown = f'<video controls muted loop playsinline preload="metadata" src="{address}"></video>'
+        elif suffix in SHOWN_AS_IMAGE:
+            shown = f'<img alt="the video" src="{address}">'
+        else:
+            content = io.BytesIO()
+            thumbnail(path).save(content, "JPEG")
+            picture = base64.b64encode(content.getvalue()).decode()
+            shown = f'<img alt="a frame of the video" src="data:image/jpeg;base64,{picture}">'
+    except (ValueError, TypeError, OSError) as error:
+        return f'<p class="refused" role="alert">{html.escape(str(error).replace(str(path.parent) + "/", ""))}</p>'
+    return f'<div class="aigcvqa-preview">{shown}<p>{html.escape(path.name)}</p></div>'
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The frame in the middle of a clip, small."""
+    with reading_a_clip():
+        frames, _ = read_video(str(path), lambda total: [total // 2])
+    image = Image.fromarray(frames[0].numpy())
+    image.thumbnail(THUMBNAIL)
+    return image
 
 
 @contextmanager

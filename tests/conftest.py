@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from modeling_aigcvqa.common.presets import default_processor, save_model_folder, untrained_model
+from modeling_aigcvqa.names_aigcvqa import BRANCHES, SCORES
+from modeling_aigcvqa.scale_aigcvqa import make_reference
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"  # real clips and reference numbers, beside the checkout where they are at hand
@@ -55,6 +57,8 @@ def small_model():
                 parameter.fill_(0.5)
             if "adapter.conv" in name or "position_bias_table" in name:
                 parameter.normal_(0, 0.3, generator=generator)
+    values = np.linspace(-3, 3, 200).tolist()
+    model.config.reference = make_reference("clips of the tests", dict.fromkeys(SCORES, values), BRANCHES)
     return model.eval()
 
 

@@ -36,6 +36,10 @@ NOT_RUN = {  # document, first line
         "python -m dataset_scripts.synthetic_t2v --output clips --num_prompts 150 --generators 8 --seed 5 "
         "--unlike_seeds 0 --size 128",
     ),
+    (
+        "docs/reading_scores.md",
+        'aigcvqa calibrate --manifest clips.csv --output calibrated --of "clips of our generator, October"',
+    ),
     ("docs/rewards.md", "from modeling_aigcvqa.serving.client import AIGCVQAClient"),
     (
         "docs/rewards.md",
@@ -81,6 +85,8 @@ def stand_ins(model_folder, tmp_path_factory) -> Path:
         first, *rest = [Image.fromarray(frame) for frame in frames]
         first.save(folder / name, save_all=True, append_images=rest, duration=100)
     (folder / "manifest.csv").write_text("file,prompt\nclip.mp4,a corgi\nother.gif,a yacht\n")
+    scores = [f"clip{number}.mp4,prompt {number // 2},{'AB'[number % 2]},{number}" for number in range(6)]
+    (folder / "scores.csv").write_text("\n".join(["file,prompt,generator,quality_score", *scores]) + "\n")
     for name in ("path/or/hub-id", "OWNER/NAME"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).symlink_to(model_folder)

@@ -72,7 +72,7 @@ def average_config(configs: list[AIGCVQAConfig]) -> AIGCVQAConfig:
         changed = _architecture(config).items() - _architecture(result).items()
         if changed:
             raise ValueError(f"the models differ in {sorted(name for name, _ in changed)}; average trainings of one.")
-    result.interval = None  # nobody has measured how the average errs
+    result.forget_scale()  # nobody has measured the average
     for name in AVERAGED:
         setattr(result, name, sum(getattr(config, name) for config in configs) / len(configs))
     for branch, part in result.parts.items():
@@ -93,7 +93,7 @@ def average_config(configs: list[AIGCVQAConfig]) -> AIGCVQAConfig:
 def _architecture(config: AIGCVQAConfig) -> dict[str, str]:
     """Everything that trainings of one model have in common, by name."""
     content = config.to_dict()
-    for name in (*AVERAGED, "interval", "provenance", "_name_or_path", "dtype"):
+    for name in (*AVERAGED, "interval", "reference", "calibration", "provenance", "_name_or_path", "dtype"):
         content.pop(name, None)
     for branch in config.branches:
         for name in AVERAGED_OF_BRANCH:

@@ -4,11 +4,13 @@ import argparse
 
 from .. import __version__
 from ..common.console import error_console, exits_with_status
-from . import convert, explain, init, merge, probe, score, serve
+from . import calibrate, compare, convert, explain, init, merge, probe, score, serve
 
 COMMANDS = {
     "score": score,
     "explain": explain,
+    "compare": compare,
+    "calibrate": calibrate,
     "serve": serve,
     "probe": probe,
     "convert": convert,

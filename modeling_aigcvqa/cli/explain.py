@@ -51,9 +51,12 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
         )
         paths = write_report(explanation, arguments.video, arguments.output)
     parts = {"quality_of": pipeline.model.config.quality_of}
-    print_table([{"file": arguments.video, **explanation.scores, **parts}], explanation.note)
+    scores = {**explanation.scores, **explanation.percentiles, **parts}
+    print_table([{"file": arguments.video, **scores}], explanation.note)
+    if explanation.percentiles:
+        errors.print(explanation.about_scale)
     if explanation.words:
-        print("weakest words:", ", ".join(word.word for word in explanation.weakest_words()))
+        print("weakest words:", ", ".join(word.word for word in explanation.weakest_words()) or "none stands out")
     for name, path in paths.items():
         print(f"{name}: {path}")
     return 0

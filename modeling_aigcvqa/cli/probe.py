@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..common.console import progress_bar
-from ..common.manifests import clip_of, read_manifest
+from ..common.manifests import clip_of, file_column, read_manifest
 from .shared import add_model_arguments, named_branches
 
 HELP = "ask of a model what it notices, what fools it and how steady it is, without a label"
@@ -47,8 +47,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
     )
-    files = [clip_of(row, arguments.manifest) for row in rows]
-    clips = [ProbedClip(file, file, row.get("prompt")) for file, row in zip(files, rows)]
+    clips = [ProbedClip(row[file_column(row)], clip_of(row, arguments.manifest), row.get("prompt")) for row in rows]
     with progress_bar(errors) as progress:
         task = progress.add_task("clips", total=None)
         summary = probe(

@@ -2,21 +2,19 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from .. import __version__
 from ..common.cells import encodable
 from ..common.choices import SHIPPED
 from ..common.console import INTERRUPTED, counted
 from ..common.manifests import check_suffix, file_column
-from ..names_aigcvqa import BRANCHES, ON_DAMAGE, RESULTS, UNCERTAINTY
-from ..scoring.rows import Items, digest_of_rows, rows_of_manifest, rows_of_videos
-from ..scoring.score_file import SUFFIXES, ScoreFile
+from ..names_aigcvqa import BRANCHES, ON_DAMAGE
+from ..scoring.rows import rows_of_manifest, rows_of_videos
+from ..scoring.score_file import SUFFIXES
+from ..scoring.score_rows import check_prompts, opened_file, record_of, scored
 from . import score_folder
 from .shared import REAL_WEIGHTS, add_model_arguments, named_branches, print_table, printable
 
@@ -25,6 +23,8 @@ DESCRIPTION = (
     "Prints four scores per video; higher is better. The exit status is 1 if a video could not be scored. A run with "
     "--output that was interrupted goes on when the same command is given again."
 )
+OPTIONS = ("batch_size", "num_workers", "on_damage", "uncertainty", "scale")  # that the pipeline takes as they are
+DECISIVE = ("alignment_num_frames", "on_damage", "uncertainty", "scale")  # about the scores, and kept beside them
 TABLE_ROWS = 1000  # most rows that are kept and printed; --output has no limit
 
 
@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="also mean and deviation of each score over K draws of fragments and frames, and an interval of opinions",
     )
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="also the percentile of each score among the reference of the model, and the MOS it is calibrated to",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     score_folder.add_arguments(parser)
 
@@ -81,22 +86,21 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     pipeline = load_pipeline(
         arguments.model, branches, arguments.device, arguments.dtype, arguments.alignment_num_frames
     )
-    if pipeline.processor.requires_prompt and not any(row.get("prompt") for row in rows):
-        raise ValueError(
-            "the alignment branch needs the prompts, and there is none: pass --prompt TEXT or a manifest with a column "
-            "prompt, or leave the branch out with --branches technical,aesthetic."
-        )
+    check_prompts(pipeline, rows)
+    pipeline.model.config.check_scale(arguments.scale)
     summary = Summary(keep_all=arguments.json)
-    with score_file(arguments, clips, rows, pipeline) as output:
+    decisive = {name: getattr(arguments, name) for name in DECISIVE}
+    made_by = record_of(pipeline, arguments.model, clips, rows, **decisive) if arguments.output else {}
+    with opened_file(arguments.output, rows, made_by, arguments.overwrite) as output:
         there = output.results if output else []
         for row, result in zip(rows, there):
             summary.add(row | result)
         if there:
             errors.print(f"'{arguments.output}' has {len(there)} of {len(rows)} rows; the run goes on after them.")
-        options = {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_damage", "uncertainty")}
+        options = {name: getattr(arguments, name) for name in OPTIONS}
         try:
             with counted(errors, "scoring", len(rows), len(there)) as advance:
-                for row, result in scored(pipeline, clips, rows, len(there), options):
+                for row, result in scored(pipeline, clips, rows, len(there), **options):
                     if output:
                         output.write(row, result)
                     summary.add(row | result)
@@ -109,7 +113,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
             )
             errors.print(f"interrupted: {summary.count} of {len(rows)} videos are scored; {kept}", style="red")
             return INTERRUPTED
-    report(summary, arguments, pipeline.model.config.weights_note, errors)
+    report(summary, arguments, pipeline.model.config, errors)
     if arguments.uncertainty is not None:
         errors.print(about_interval(pipeline.model.config.quality_interval))
     return 1 if summary.failed else 0
@@ -150,38 +154,6 @@ def read_rows(arguments: argparse.Namespace) -> tuple[list[str], list[dict]]:
     return rows_of_manifest(arguments.manifest)
 
 
-def score_file(arguments: argparse.Namespace, clips: list[str], rows: list[dict], pipeline: Any) -> Any:
-    """The file of --output with what decides about its scores, or a context manager that gives None."""
-    if not arguments.output:
-        return nullcontext()
-    from ..loading import model_source
-    from ..loading.identity import digest_of_model
-
-    made_by = {
-        "aigcvqa": __version__,
-        "model": arguments.model,
-        "model_sha256": digest_of_model(model_source(arguments.model)),
-        "branches": pipeline.model.config.branches,
-        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
-        "alignment_num_frames": arguments.alignment_num_frames,
-        "on_damage": arguments.on_damage,
-        **({} if arguments.uncertainty is None else {"uncertainty": arguments.uncertainty}),
-        "rows": len(rows),
-        "rows_sha256": digest_of_rows(clips, rows),
-    }
-    results = RESULTS if arguments.uncertainty is None else (*RESULTS, *UNCERTAINTY)
-    return ScoreFile(arguments.output, rows, made_by, arguments.overwrite, results)
-
-
-def scored(
-    pipeline: Any, clips: list[str], rows: list[dict], start: int, options: dict[str, Any]
-) -> Iterator[tuple[dict, dict]]:
-    """The rows from number `start` on, each with its result, as they are scored."""
-    items = Items(clips[start:], rows[start:])
-    results: Iterable[dict] = pipeline(items, on_error="return", **options) if items.rows else ()
-    yield from zip(items.rows, results)
-
-
 def about_interval(interval: dict | None) -> str:
     """What the columns of uncertainty say."""
     if interval is None:
@@ -214,12 +186,17 @@ class Summary:
                 rows.append(row)
 
 
-def report(summary: Summary, arguments: argparse.Namespace, note: str | None, errors: Console) -> None:
+def report(summary: Summary, arguments: argparse.Namespace, config: Any, errors: Console) -> None:
     if arguments.json:
-        results = {"model": arguments.model, "note": note, "results": summary.shown}
+        about = {"note": config.weights_note} | ({"scale": config.about_scale} if arguments.scale else {})
+        results = {"model": arguments.model, **about, "results": summary.shown}
         print(encodable(json.dumps(results, ensure_ascii=False, indent=2)))
     else:
-        print_table(summary.shown, note)
+        print_table(summary.shown, config.weights_note)
+    if arguments.scale:
+        errors.print(config.about_scale)
+    elif config.about_scale and not arguments.json:
+        errors.print("How high is that? --scale says it in percentiles.")
     if len(summary.shown) < summary.count:
         shown = f"Only the first {len(summary.shown)} of {summary.count} rows are shown"
         errors.print(f"{shown}; --output FILE writes all." if not arguments.output else f"{shown}.")

@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
         dtype=arguments.dtype,
         alignment_num_frames=arguments.alignment_num_frames,
         on_damage=arguments.on_damage,
+        scale=arguments.scale,
         batch_size=arguments.batch_size,
         threads=arguments.threads,
     )

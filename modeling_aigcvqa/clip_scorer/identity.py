@@ -35,6 +35,7 @@ class ScorerIdentity:
         from ..loading.identity import digest_of_model, revision_of_model
 
         config, processor = load_processor(**settings.what_is_built)
+        config.check_scale(settings.scale)
         source = model_source(settings.model)
         digest = digest_of_model(source)
         options = {
@@ -43,6 +44,7 @@ class ScorerIdentity:
             "dtype": settings.dtype,
             "alignment_num_frames": settings.alignment_num_frames,
             "on_damage": settings.on_damage,
+            **({"scale": True} if settings.scale else {}),
         }
         revision = revision_of_model(source, digest)
         return cls(digest, revision, options, config.weights_note, processor.requires_prompt)

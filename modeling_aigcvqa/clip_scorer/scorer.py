@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..loading import load_pipeline
-from ..names_aigcvqa import RESULTS
+from ..names_aigcvqa import RESULTS, SCALE
 from .identity import ScorerIdentity
 from .reader import ClipReader
 from .settings import ScorerSettings
@@ -41,6 +41,7 @@ class ClipScorer:
         self.pipeline = load_pipeline(
             **self.settings.what_is_built, device=self.settings.device, dtype=self.settings.dtype
         )
+        self.pipeline.model.config.check_scale(self.settings.scale)
         self.read = ClipReader(self.settings)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -58,10 +59,14 @@ class ClipScorer:
             batch = self.read(batch)
         results = self.score(batch["inputs"])
         columns = {name: column for name, column in batch.items() if name != "inputs"}
-        columns |= {name: [result.get(name) for result in results] for name in RESULTS}
+        columns |= {name: [result.get(name) for result in results] for name in self._result_names}
         columns["model_revision"] = [self.identity.model_revision] * len(results)
         columns["options_fingerprint"] = [self.identity.options_fingerprint] * len(results)
         return columns
+
+    @property
+    def _result_names(self) -> tuple[str, ...]:
+        return (*RESULTS, *SCALE) if self.settings.scale else RESULTS
 
     def score(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The scores of clips that a `ClipReader` has read, or `{"error"}`."""
@@ -74,7 +79,9 @@ class ClipScorer:
 
     def _results(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
-            return self.pipeline.postprocess(self.pipeline.forward(inputs), on_error="return")
+            return self.pipeline.postprocess(
+                self.pipeline.forward(inputs), on_error="return", scale=self.settings.scale
+            )
         except Exception as error:
             if _device_is_lost(error):
                 raise  # no clip's fault, and every following clip would fail

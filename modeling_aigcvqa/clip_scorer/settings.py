@@ -13,6 +13,7 @@ class ScorerSettings:
     Args:
         model, branches, device, dtype, alignment_num_frames: as of `load_pipeline`.
         on_damage: damaged videos: "raise" for an error, "warn" for scores of the frames that are there.
+        scale: whether to give percentiles too, as of the pipeline.
         batch_size: clips per pass on a GPU. On a CPU, every clip is a pass of its own: that is as fast, and its scores
             do not depend on its neighbours.
         threads: CPU threads of the process; None leaves what PyTorch has. The last digits of a score depend on it.
@@ -27,6 +28,7 @@ class ScorerSettings:
     dtype: str | None = None
     alignment_num_frames: int | None = None
     on_damage: str = "raise"
+    scale: bool = False
     batch_size: int = 1
     threads: int | None = None
 

@@ -8,13 +8,14 @@
 `explain.report` draws it and needs matplotlib.
 """
 
-from .explanation import Explanation, Place, weakest_places
+from .explanation import ColorScale, Explanation, Place, weakest_places
 from .scoring import explain
 from .windows import Windows
 from .words import WORD_METHODS, WordScore, word_scores
 
 __all__ = [
     "WORD_METHODS",
+    "ColorScale",
     "Explanation",
     "Place",
     "Windows",

@@ -1,5 +1,6 @@
 """Draw an explanation: heat maps over the video, stills of the weakest places, the timeline."""
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -10,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .explanation import Explanation, Place
+from .explanation import ColorScale, Explanation, Place
 from .windows import read_groups
 
 try:
@@ -25,15 +26,26 @@ MAX_OVERLAY_FRAMES = 480  # a longer clip is shown with fewer frames per second
 DEFAULT_FPS = 8.0  # for clips without a frame rate
 OPACITY = 0.75  # of the colour at the limit of the scale
 WORSE, BETTER = (178, 24, 43), (33, 102, 172)  # red and blue can also be told apart by colour-blind readers
+PAGE_INK = (1, 2, 3)  # replaced by the colour of the page's text
+PAGE_BLUE = "#4a90d9"  # readable on white and on black
 PAPER, INK, FAINT = (255, 255, 255), (32, 33, 36), (110, 113, 118)
 
 
-def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_frames: int = MAX_OVERLAY_FRAMES) -> None:
+def write_overlay(
+    explanation: Explanation,
+    video: Any,
+    path: str | Path,
+    max_frames: int = MAX_OVERLAY_FRAMES,
+    scale: ColorScale | None = None,
+) -> None:
     """Write an mp4 (H.264, yuv420p) that shows the video, and beside it the video under the heat map of each branch.
 
     Places that score below the mean of the clip are red, places above the mean are blue. A legend shows the limits of
     the scale. The cells of the technical map have sharp borders, because each is the score of one fragment (32 x 32
     pixels, 16 x 16 in the small model). The aesthetic map is interpolated.
+
+    Args:
+        scale: of the colours; None for that of the clip alone.
 
     Raises:
         ValueError: if the model has no maps.
@@ -43,7 +55,7 @@ def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_fr
     shown = np.linspace(0, explanation.num_frames - 1, min(explanation.num_frames, max_frames)).round().astype(int)
     fps = (explanation.fps or DEFAULT_FPS) * len(shown) / explanation.num_frames
     height, width = explanation.frame_size
-    painter = OverlayPainter(explanation)
+    painter = OverlayPainter(explanation, scale)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height = painter.size
@@ -58,8 +70,8 @@ def write_overlay(explanation: Explanation, video: Any, path: str | Path, max_fr
 class OverlayPainter:
     """Paints the frames of the overlay on a background that is painted once."""
 
-    def __init__(self, explanation: Explanation):
-        self.explanation = explanation
+    def __init__(self, explanation: Explanation, scale: ColorScale | None = None):
+        self.explanation, self.scale = explanation, scale or ColorScale.over([explanation])
         height, width = explanation.frame_size
         scale = PANEL / max(height, width)
         self.panel = max(round(width * scale), 2), max(round(height * scale), 2)
@@ -84,7 +96,7 @@ class OverlayPainter:
     def _heat(self, branch: str, index: int) -> np.ndarray:
         """Deviations from the mean in units of the colour limit, -1..1, for every pixel of the panel."""
         values = self.explanation.frame_maps[branch][index]
-        values = (values - self.explanation.map_means[branch]) / self.explanation.color_limits[branch]
+        values = (values - self.scale.centers[branch]) / self.scale.limits[branch]
         # Fragments are separate places, but neighbouring cells of the aesthetic network see much of the same area.
         how = Image.Resampling.NEAREST if branch == "technical" else Image.Resampling.BICUBIC
         return np.asarray(Image.fromarray(values.astype(np.float32)).resize(self.panel, how)).clip(-1, 1)
@@ -100,10 +112,14 @@ class OverlayPainter:
         draw = ImageDraw.Draw(canvas)
         draw.text((self._left(0), 7), "video", INK, _font(14))
         for column, branch in enumerate(self.explanation.maps, 1):
-            left, score = self._left(column), self.explanation.scores[f"{branch}_score"]
-            draw.text((left, 7), f"{branch}  {score:.3f}", INK, _font(14))
+            draw.text((self._left(column), 7), self.title(branch), INK, _font(14))
             self._legend(canvas, branch, MARGIN + column * (self.column + MARGIN))
         return canvas
+
+    def title(self, branch: str) -> str:
+        """The branch with the mean of what its map shows."""
+        mean = self.explanation.map_means[branch]
+        return f"{branch}  {mean:.2f}" if self.explanation.is_one_sampling else f"{branch}, windows' mean {mean:.2f}"
 
     def _legend(self, canvas: Image.Image, branch: str, left: int) -> None:
         """A colour bar on grey from worse to better, with the values at both ends and in the middle."""
@@ -111,15 +127,20 @@ class OverlayPainter:
         grey = np.full((12, self.column, 3), 128, np.uint8)
         bar = tint(grey, np.broadcast_to(np.linspace(-1, 1, self.column), grey.shape[:2]))
         canvas.paste(Image.fromarray(bar), (left, top))
-        mean, limit = self.explanation.map_means[branch], self.explanation.color_limits[branch]
+        mean, limit = self.scale.centers[branch], self.scale.limits[branch]
         ends = (
             (left, "la", mean - limit),
             (left + self.column // 2, "ma", mean),
             (left + self.column, "ra", mean + limit),
         )
-        for (x, anchor, value), word in zip(ends, ("worse", "mean", "better")):
-            draw.text((x, top + 15), f"{value:.3f}", INK, _font(12), anchor=anchor)
+        for (x, anchor, value), word in zip(ends, legend_words(self.scale)):
+            draw.text((x, top + 15), f"{value:.2f}", INK, _font(12), anchor=anchor)
             draw.text((x, top + 30), word, FAINT, _font(11), anchor=anchor)
+
+
+def legend_words(scale: ColorScale) -> tuple[str, str, str]:
+    """What stands below the ends and the middle of a legend."""
+    return "worse", "mean" if scale.clips == 1 else f"mean of {scale.clips} clips", "better"
 
 
 def tint(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -154,13 +175,16 @@ def place_stills(explanation: Explanation, video: Any, branch: str, places: list
         yield image
 
 
-def draw_timeline(explanation: Explanation) -> Figure:
-    """Draw one row per score: its values over the clip, the score of the clip as a dashed line, a mark at the lowest.
+def draw_timeline(explanation: Explanation, width: float = 9.0) -> Figure:
+    """Draw one row per score: its values over the clip, their mean as a dashed line, a mark at the lowest.
 
     The y axis spans at least a quarter of the reference change, so that a clip of even quality gives a flat line.
+
+    Args:
+        width: in inches.
     """
     names = list(explanation.timeline)
-    figure = Figure(figsize=(9, 0.7 + 1.25 * len(names)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, 0.7 + 1.25 * len(names)), dpi=110, layout="constrained")
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     times = np.arange(explanation.num_frames) / (explanation.fps or 1.0)
     for axis, name in zip(axes, names):
@@ -171,23 +195,39 @@ def draw_timeline(explanation: Explanation) -> Figure:
     return figure
 
 
+def timeline_svg(explanation: Explanation) -> str:
+    """The timeline as SVG for a page, narrow enough for a phone; its ink is the colour of the text around it."""
+    ink = _hex(PAGE_INK)
+    style = {
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink),
+        "svg.fonttype": "none",
+        "svg.hashsalt": explanation.video,
+    }
+    with matplotlib.rc_context(style):
+        file = io.StringIO()
+        draw_timeline(explanation, width=5.2).savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    drawn = file.getvalue()
+    return drawn[drawn.index("<svg") :].replace(ink, "currentColor").replace(_hex(BETTER), PAGE_BLUE)
+
+
 def _draw_row(axis: Any, explanation: Explanation, name: str, times: np.ndarray) -> None:
-    values, score = explanation.timeline[name], explanation.scores[name]
+    values, mean = explanation.timeline[name], explanation.window_means[name]
     axis.plot(times, values, color=_hex(BETTER), marker="o" if len(times) == 1 else None)
-    axis.axhline(score, color=_hex(FAINT), linestyle="--", linewidth=1)
+    axis.axhline(mean, color=_hex(FAINT), linestyle="--", linewidth=1)
     branch = name.removesuffix("_score")
     unremarkable = (
         sum(map(explanation.unremarkable, explanation.reference_changes))
         if branch == "quality"
         else explanation.unremarkable(branch)
     )
-    low, high = min(values.min(), score), max(values.max(), score)
+    low, high = min(values.min(), mean), max(values.max(), mean)
     margin = 0.08 * (high - low) + max(unremarkable - (high - low), 0) / 2
     axis.set_ylim(low - margin, high + margin)
     if values.mean() - values.min() >= unremarkable:
         lowest = int(values.argmin())
         axis.plot(times[lowest], values[lowest], "o", color=_hex(WORSE))
-    axis.set_title(f"{branch}  {score:.3f}", loc="left", fontsize=10)
+    what = "" if explanation.is_one_sampling else ", windows' mean"
+    axis.set_title(f"{branch}{what}  {mean:.2f}", loc="left", fontsize=10)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
 

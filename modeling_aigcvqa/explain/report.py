@@ -15,15 +15,18 @@ from ..common.cells import encodable
 from ..common.files import whole_files
 from ..video_reading_aigcvqa import fetched
 from .drawing import draw_timeline, write_overlay
-from .explanation import Explanation, weakest_places
+from .explanation import ColorScale, Explanation, weakest_places
 from .page import report_html
 
 
-def write_report(explanation: Explanation, video: Any, folder: str | Path) -> dict[str, Path]:
+def write_report(
+    explanation: Explanation, video: Any, folder: str | Path, scale: ColorScale | None = None
+) -> dict[str, Path]:
     """Write an explanation to `folder`, which is created if it does not exist.
 
     Args:
         video: the clip that was explained, in the same form; it is read again for its frames.
+        scale: of the colours, if the clip is compared with others; None for its own.
 
     Returns:
         Name -> path: "report" (a self-contained HTML page), "timeline" (PNG), "explanation" (JSON) and, for a model
@@ -39,8 +42,8 @@ def write_report(explanation: Explanation, video: Any, folder: str | Path) -> di
         text = json.dumps(to_json(explanation), indent=1, ensure_ascii=False)
         paths["explanation"].write_text(encodable(text), encoding="utf-8")
         if explanation.maps:
-            write_overlay(explanation, video, paths["overlay"])
-        paths["report"].write_text(encodable(report_html(explanation, video, paths)), encoding="utf-8")
+            write_overlay(explanation, video, paths["overlay"], scale=scale)
+        paths["report"].write_text(encodable(report_html(explanation, video, paths, scale)), encoding="utf-8")
     return {name: folder / file for name, file in names.items()}
 
 
@@ -67,6 +70,9 @@ def to_json(explanation: Explanation) -> dict:
             "indices": windows.indices.tolist(),
             "scores": {name: rounded(values) for name, values in explanation.window_scores.items()},
         },
+        "window_means": explanation.window_means,
+        "percentiles": explanation.percentiles,
+        "about_scale": explanation.about_scale,
         "timeline": {name: rounded(values) for name, values in explanation.timeline.items()},
         "maps": {branch: rounded(values) for branch, values in explanation.maps.items()},
         "map_means": explanation.map_means,

@@ -95,6 +95,8 @@ def explain(
         timeline=timeline,
         reference_changes=reference_changes,
         words=words,
+        percentiles=model.config.on_scale(scores),
+        about_scale=model.config.about_scale,
     )
 
 

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 
 from ..common.manifests import manifest_rows
 from ..common.places import file_system
-from ..names_aigcvqa import RESULTS, UNCERTAINTY
+from ..names_aigcvqa import RESULTS, SCALE, UNCERTAINTY
 from .inputs import Input
 from .store import Store
 from .units import CONTENT_COLUMNS, NAME_COLUMNS, PROMPT_COLUMNS, Unit, opened_dataset, video_columns
 
 UNITS = "plan/units.parquet"
 # Of an earlier run whose output is the manifest.
-OLD_RESULTS = (*RESULTS, *UNCERTAINTY, "model_revision", "options_fingerprint")
+OLD_RESULTS = (*RESULTS, *UNCERTAINTY, *SCALE, "model_revision", "options_fingerprint")
 READ_BYTES = 2**22
 TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 

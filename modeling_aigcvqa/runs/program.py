@@ -109,7 +109,7 @@ class Run:
             record["round"] += 1
             store.remove(SUMMARY)  # before the record: a run that is killed here counts as not closed
         store.write_json(RECORD, record)
-        folder = RunFolder(store, units, plan["columns"], record["round"])
+        folder = RunFolder(store, units, plan["columns"], record["round"], self.settings.scale)
         return Work(store, identity, self.settings, record["round"]), folder, plan
 
     def _close(self, store: Store, folder: RunFolder, work: Work, clock: "_Clock", progress: RunProgress) -> dict:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from ..common.cells import json_text
-from ..names_aigcvqa import SCORES
+from ..names_aigcvqa import SCALE, SCORES
 from .pending import UNREADABLE, columns_of
 from .plan import TYPES
 from .store import Store
@@ -31,6 +31,7 @@ READERS = 16  # threads that read footers: on an object store each takes a round
 BEFORE = [("id", pa.string()), ("file", pa.string()), ("prompt", pa.string())]
 AFTER = [
     *((name, pa.float64()) for name in SCORES),
+    *((name, pa.float64()) for name in SCALE),
     ("quality_of", pa.string()),
     ("warning", pa.string()),
     ("model_revision", pa.string()),
@@ -60,12 +61,16 @@ class RunFolder:
         units: of the plan.
         columns: other columns and their types.
         round_number: 1, and one more for each time that the failed rows are tried again.
+        scale: whether the shards have percentiles.
     """
 
-    def __init__(self, store: Store, units: list[Unit], columns: dict[str, str | None], round_number: int):
+    def __init__(
+        self, store: Store, units: list[Unit], columns: dict[str, str | None], round_number: int, scale: bool = False
+    ):
         self.store, self.units, self.round_number = store, units, round_number
         others = [(name, TYPES[kind or "string"]) for name, kind in columns.items()]
-        self.schema = pa.schema([*BEFORE, *others, *AFTER, ("position", pa.int64())])
+        after = [field for field in AFTER if scale or field[0] not in SCALE]
+        self.schema = pa.schema([*BEFORE, *others, *after, ("position", pa.int64())])
         self.buffer: list[dict] = []
         self.last_flush = time.monotonic()
         self.counts: dict[int, tuple[int, int]] = {}  # of units in work: different clips, and rows that repeat one
@@ -148,7 +153,7 @@ class RunFolder:
             attempts = int(name.rpartition("/")[2].partition("-")[0])
             for row in self.store.read_table(name).to_pylist():
                 if row["error"] is None:
-                    scored[row["id"]] = {name: row[name] for name in RESULT_NAMES} | columns_of(row)
+                    scored[row["id"]] = {name: row.get(name) for name in RESULT_NAMES} | columns_of(row)
                 elif attempts >= failed.get(row["id"], {}).get("attempts", 0):
                     failed[row["id"]] = row | {"reason": row["error"], "attempts": attempts}
         failed = {key: row for key, row in failed.items() if key not in scored}

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..common.manifests import clip_of, read_manifest
-from ..names_aigcvqa import IMAGE_SUFFIXES, RESULTS, UNCERTAINTY, VIDEO_SUFFIXES
+from ..names_aigcvqa import IMAGE_SUFFIXES, RESULTS, SCALE, UNCERTAINTY, VIDEO_SUFFIXES
 
 
 def rows_of_manifest(manifest: Path) -> tuple[list[str], list[dict]]:
@@ -15,7 +15,7 @@ def rows_of_manifest(manifest: Path) -> tuple[list[str], list[dict]]:
     The manifest may be the output of an earlier run: its results are left out, so that they never stand beside new
     ones.
     """
-    old = (*RESULTS, *UNCERTAINTY)
+    old = (*RESULTS, *UNCERTAINTY, *SCALE)
     rows = [{name: value for name, value in row.items() if name not in old} for row in read_manifest(manifest)]
     return [clip_of(row, manifest) for row in rows], rows
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..common.cells import csv_line, encodable, json_text, without_quote
 from ..common.files import read_json, whole_file, write_json
 from ..common.manifests import file_column
-from ..names_aigcvqa import RESULTS, SCORES, UNCERTAINTY
+from ..names_aigcvqa import NUMBERS, RESULTS
 
 try:
     import fcntl
@@ -146,7 +146,7 @@ class ScoreFile:
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         cells = next(csv.reader(io.StringIO(text, newline="")))
         row = {name: without_quote(cell) for name, cell in zip(self.columns, cells, strict=True)}
-        return row | {name: float(row[name]) for name in (*SCORES, *UNCERTAINTY) if row.get(name)}
+        return row | {name: float(row[name]) for name in NUMBERS if row.get(name)}
 
     def _encoded(self, row: dict) -> bytes:
         if self.is_csv:

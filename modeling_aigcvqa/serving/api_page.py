@@ -20,6 +20,7 @@ _FORM = {
     "properties": {
         "video": {"type": "array", "items": {"type": "string", "format": "binary"}},
         "prompt": {"type": "array", "items": {"type": "string"}},
+        "scale": {"type": "boolean", "description": "also percentiles among the reference of the model"},
     },
 }
 SCORE = {
@@ -31,7 +32,18 @@ SCORE = {
                 "schema": {
                     "type": "object",
                     "required": ["inputs"],
-                    "properties": {"inputs": {"oneOf": [_ITEM, {"type": "array", "items": _ITEM}]}},
+                    "properties": {
+                        "inputs": {"oneOf": [_ITEM, {"type": "array", "items": _ITEM}]},
+                        "parameters": {
+                            "type": "object",
+                            "properties": {
+                                "scale": {
+                                    "type": "boolean",
+                                    "description": "also percentiles among the reference of the model",
+                                }
+                            },
+                        },
+                    },
                 }
             },
         },
@@ -41,7 +53,8 @@ SCORE_TENSORS = {
     "requestBody": {
         "required": True,
         "description": "safetensors with the tensor `frames`, (B, T, 3, H, W) or (B, T, H, W, 3), uint8 or floats, and "
-        "the metadata `prompts` (JSON list of texts) and `value_range` (JSON list; [0, 1] by default)",
+        "the metadata `prompts` (JSON list of texts), `value_range` (JSON list; [0, 1] by default) and `scale` (true "
+        "or false)",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }

@@ -73,13 +73,16 @@ def create_app(settings: ServiceSettings, token: str | None = None) -> FastAPI:
     async def score(request: Request) -> Response:
         """Scores of video files, sent as a form or as base64 text in JSON."""
         deadline = time.monotonic() + limits.request_seconds
-        inputs, is_single = limits.items(await _data(request, limits))
+        data = await _data(request, limits)
+        inputs, is_single = limits.items(data)
+        scale = limits.wants_scale(data)
+        queue.scorer.pipeline.model.config.check_scale(scale)
         items = await run_in_threadpool(lambda: [limits.checked_item(item) for item in inputs])
         clip_limits, spent = ClipLimits(**limits.of_clips(deadline)), ReadLimits()
         results = await queue.results(
             [Job(partial(_inputs_of_file, queue.scorer, item, clip_limits, spent), deadline) for item in items]
         )
-        results = [_with_note(queue.scorer, result) for result in results]
+        results = [_explained(queue.scorer, result, scale) for result in results]
         if not is_single:
             return JSONResponse(results)
         if "error" in results[0]:
@@ -91,14 +94,15 @@ def create_app(settings: ServiceSettings, token: str | None = None) -> FastAPI:
     async def score_tensors(request: Request) -> Response:
         """Scores of frames, sent as safetensors."""
         deadline = time.monotonic() + limits.request_seconds
-        clips, prompts, value_range = await run_in_threadpool(unpacked, await request.body())
+        clips, prompts, value_range, scale = await run_in_threadpool(unpacked, await request.body())
+        queue.scorer.pipeline.model.config.check_scale(scale)
         check_tensors(clips, limits)
         jobs = []
         for index, (clip, prompt) in enumerate(zip(clips, prompts)):
             prepare = partial(_inputs_of_tensor, queue.scorer, clip, prompt, f"frames[{index}]", value_range, limits)
             jobs.append(Job(prepare, deadline))
         results = await queue.results(jobs)
-        return JSONResponse({"results": [_with_note(queue.scorer, result) for result in results]})
+        return JSONResponse({"results": [_explained(queue.scorer, result, scale) for result in results]})
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:
@@ -126,7 +130,7 @@ async def _data(request: Request, limits: RequestLimits) -> Any:
     """A request as JSON, `{"inputs": ...}`, also of a form with files."""
     kind = request.headers.get("content-type", "")
     if kind.startswith("multipart/form-data"):
-        form = await request.form(max_files=limits.max_items + 1, max_fields=limits.max_items + 1)
+        form = await request.form(max_files=limits.max_items + 1, max_fields=limits.max_items + 2)
         videos, prompts = form.getlist("video"), form.getlist("prompt")
         if not videos or not all(isinstance(video, UploadFile) for video in videos):
             raise ValueError("the form has no file 'video'; send one per clip, and as many texts 'prompt'.")
@@ -136,7 +140,8 @@ async def _data(request: Request, limits: RequestLimits) -> Any:
             {"video": await video.read(), "prompt": prompt}
             for video, prompt in zip(videos, prompts or [None] * len(videos))
         ]
-        return {"inputs": items if len(items) > 1 else items[0]}
+        parameters = {"scale": _truth(form["scale"])} if "scale" in form else {}
+        return {"inputs": items if len(items) > 1 else items[0], "parameters": parameters}
     try:
         return await run_in_threadpool(json.loads, await request.body())
     except (ValueError, RecursionError) as error:
@@ -166,6 +171,16 @@ def _inputs_of_tensor(
         return {"error": f"{name} cannot be read ({type(error).__name__}: {error})."}
 
 
-def _with_note(scorer: ClipScorer, result: dict[str, Any]) -> dict[str, Any]:
-    note = scorer.identity.weights_note
-    return {**result, "note": note} if note and "error" not in result else result
+def _truth(text: Any) -> Any:
+    """true and false of a form; other values as they are, to be refused."""
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _explained(scorer: ClipScorer, result: dict[str, Any], scale: bool) -> dict[str, Any]:
+    """A result with its percentiles, if they are wanted, and with the note on the weights."""
+    config, note = scorer.pipeline.model.config, scorer.identity.weights_note
+    if "error" in result:
+        return result
+    if scale:
+        result = {**result, **config.on_scale(result), "about_scale": config.about_scale}
+    return {**result, "note": note} if note else result

@@ -50,30 +50,39 @@ class AIGCVQAClient:
     def __exit__(self, *_: object) -> None:
         self.http.close()
 
-    def score(self, video: str | Path | bytes, prompt: str | None = None) -> dict[str, Any]:
+    def score(self, video: str | Path | bytes, prompt: str | None = None, scale: bool = False) -> dict[str, Any]:
         """The scores of one video file, given by its path or content.
+
+        Args:
+            scale: whether to give percentiles among the reference of the model too.
 
         Raises:
             ServiceError: if it cannot be scored.
             OSError: if the file cannot be read.
         """
         content = video if isinstance(video, bytes) else Path(video).read_bytes()
-        data = {} if prompt is None else {"prompt": prompt}
+        data = ({} if prompt is None else {"prompt": prompt}) | ({"scale": "true"} if scale else {})
         return self._sent("POST", "/score", files={"video": ("clip", content)}, data=data).json()
 
     def score_tensors(
-        self, frames: Tensor | np.ndarray, prompts: Sequence[str] | None = None, value_range: Range = UNIT
+        self,
+        frames: Tensor | np.ndarray,
+        prompts: Sequence[str] | None = None,
+        value_range: Range = UNIT,
+        scale: bool = False,
     ) -> list[dict[str, Any]]:
-        """Per clip its scores, or `{"error"}`; arguments as of `AIGCVQAReward`. Floats are sent as 8 bits.
+        """Per clip its scores, or `{"error"}`; arguments as of `AIGCVQAReward` and `score`. Floats are sent as 8 bits.
 
         Raises:
             ServiceError: if the request as a whole is refused.
         """
         frames = torch.as_tensor(frames).detach()
         if frames.is_floating_point() and not _is_within(frames, value_range):
-            content = packed(frames.float().cpu(), _listed(prompts), value_range)  # the service says what is wrong
+            content = packed(
+                frames.float().cpu(), _listed(prompts), value_range, scale
+            )  # the service says what is wrong
         else:
-            content = packed(as_uint8(frames, value_range).cpu(), _listed(prompts))
+            content = packed(as_uint8(frames, value_range).cpu(), _listed(prompts), scale=scale)
         headers = {"Content-Type": "application/octet-stream"}
         return self._sent("POST", "/score_tensors", content=content, headers=headers).json()["results"]
 

@@ -11,23 +11,24 @@ from torch import Tensor
 from ..requests_aigcvqa import RequestLimits
 from ..reward.frames import UNIT, Range, as_stored, checked_range, clips_of, in_unit_range
 
-FRAMES, PROMPTS, VALUE_RANGE = "frames", "prompts", "value_range"
+FRAMES, PROMPTS, VALUE_RANGE, SCALE = "frames", "prompts", "value_range", "scale"
 
 
-def packed(frames: Tensor, prompts: list[str] | None, value_range: Range = UNIT) -> bytes:
+def packed(frames: Tensor, prompts: list[str] | None, value_range: Range = UNIT, scale: bool = False) -> bytes:
     """A body for `unpacked`."""
-    metadata = {VALUE_RANGE: json.dumps(list(value_range))}
+    metadata = {VALUE_RANGE: json.dumps(list(value_range))} | ({SCALE: "true"} if scale else {})
     if prompts is not None:
         metadata[PROMPTS] = json.dumps(prompts)
     return safetensors.torch.save({FRAMES: frames.contiguous()}, metadata)
 
 
-def unpacked(body: bytes) -> tuple[list[Tensor], list[str | None], Range]:
-    """The clips, prompts and range of float values in a body.
+def unpacked(body: bytes) -> tuple[list[Tensor], list[str | None], Range, bool]:
+    """The clips, prompts and range of float values in a body, and whether percentiles are wanted.
 
     Args:
         body: safetensors with the tensor `frames`, (B, T, 3, H, W) or (B, T, H, W, 3), uint8 or floats, and the
-            metadata `prompts` (JSON, B texts) and `value_range` (JSON, two numbers; [0, 1] if it is left out).
+            metadata `prompts` (JSON, B texts), `value_range` (JSON, two numbers; [0, 1] if it is left out) and `scale`
+            (JSON, true or false).
 
     Raises:
         ValueError: for a body of another form.
@@ -46,7 +47,10 @@ def unpacked(body: bytes) -> tuple[list[Tensor], list[str | None], Range]:
         raise ValueError(f"the metadata '{PROMPTS}' is not a JSON list of {len(clips)} texts, one per clip.")
     if any(not isinstance(prompt, str | None) for prompt in prompts):
         raise ValueError(f"the metadata '{PROMPTS}' holds values that are no texts.")
-    return clips, prompts, checked_range(_json_of(metadata, VALUE_RANGE, UNIT))
+    scale = _json_of(metadata, SCALE, False)
+    if not isinstance(scale, bool):
+        raise ValueError(f"the metadata '{SCALE}' is {scale!r}; send true or false.")
+    return clips, prompts, checked_range(_json_of(metadata, VALUE_RANGE, UNIT)), scale
 
 
 def _json_of(metadata: dict[str, str], name: str, default: Any) -> Any:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import sys
 
 import av
@@ -10,10 +11,10 @@ import torch
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAPipeline, VideoReadError
 from modeling_aigcvqa.cli import main
 from modeling_aigcvqa.common.presets import default_processor
-from modeling_aigcvqa.explain import Windows, explain, weakest_places
+from modeling_aigcvqa.explain import ColorScale, Windows, explain, weakest_places
 from modeling_aigcvqa.explain import windows as windows_module
 from modeling_aigcvqa.explain.drawing import OverlayPainter, draw_timeline, tint, write_overlay
-from modeling_aigcvqa.explain.page import words_html
+from modeling_aigcvqa.explain.page import scores_html, windows_html, words_html
 from modeling_aigcvqa.explain.report import write_report
 from modeling_aigcvqa.explain.windows import MAX_WINDOWS, overlap_add, slices_of_frames
 from modeling_aigcvqa.explain.words import (
@@ -185,9 +186,23 @@ def test_word_effects(explanation, scorer, clip):
     without = scorer({"video": clip, "prompt": "a gradient moving to the left"})["alignment_score"]
     red = explanation.words[1]
     assert red.effect == pytest.approx(explanation.scores["alignment_score"] - without, abs=1e-5)
-    weakest = explanation.weakest_words(10)
-    assert {word.word for word in weakest} == {"red", "gradient", "moving", "left"}
-    assert [word.effect for word in weakest] == sorted(word.effect for word in weakest)
+
+
+def test_weak_words_are_those_without_which_the_score_rises(explanation):
+    def of(effects, reference=1.0):
+        words = [dataclasses.replace(word, effect=effects.get(word.word, 0.0)) for word in explanation.words]
+        changes = {**explanation.reference_changes, "alignment": reference}
+        return dataclasses.replace(explanation, words=words, reference_changes=changes)
+
+    found = of({"red": -0.5, "gradient": -0.9, "moving": 0.7, "left": -0.2, "the": -2.0})
+    assert [word.word for word in found.weakest_words()] == ["gradient", "red"], "not below a quarter, no stop words"
+    page = words_html(found)
+    assert "None stands out" not in page
+    spans = dict(zip(PROMPT.split(), re.findall(r"/ (\d\.\d\d)\)", page)))
+    assert spans["the"] == spans["a"] == spans["to"] == "0.00", "stop words are not coloured"
+    assert float(spans["gradient"]) > float(spans["red"]) > 0
+    assert "None stands out" in words_html(of({"red": -0.1, "gradient": 0.9}))
+    assert of({"red": -0.1}).weakest_words() == []
 
 
 def test_words_of_a_prompt():
@@ -256,7 +271,57 @@ def test_a_bad_cell_is_red_and_the_rest_is_the_video(explanation):
     assert cells[2, 5] > 60
     assert np.abs(np.delete(cells, 2 * 7 + 5)).max() < 12
     places = weakest_places(explanation, "technical")
-    assert [(place.row, place.column) for place in places] == [(2, 5)], "no other place stands out"
+    assert {(place.row, place.column) for place in places} == {(2, 5)}, "no other place stands out"
+
+
+def test_weak_places_are_spread_over_time(explanation):
+    maps = np.zeros((20, 7, 7))
+    maps[6] = -5.0  # a bad moment everywhere
+    maps[7, 0, 0], maps[13, 3, 4], maps[18, 6, 6] = -9.0, -3.0, -2.0
+    places = weakest_places(with_maps(explanation, maps), "technical")
+    assert [(place.frame, place.row, place.column) for place in places] == [(7, 0, 0), (13, 3, 4), (18, 6, 6)]
+
+
+def test_heading_legend_and_timeline_of_a_sampling_agree(explanation, scorer):
+    """Two samplings are named apart; a clip that is a single window has one."""
+    painter, figure = OverlayPainter(explanation), draw_timeline(explanation)
+    for branch in explanation.maps:
+        mean = explanation.window_means[f"{branch}_score"]
+        assert mean == pytest.approx(explanation.frame_maps[branch].mean(), abs=1e-4)
+        assert painter.scale.centers[branch] == mean
+        assert painter.title(branch) == f"{branch}, windows' mean {mean:.2f}"
+        place = list(explanation.timeline).index(f"{branch}_score")
+        assert figure.axes[place].lines[1].get_ydata()[0] == mean
+        assert figure.axes[place].get_title(loc="left").endswith(f"windows' mean  {mean:.2f}")
+    assert "mean of the windows" in windows_html(explanation)
+    single = explain(scorer, moving_gradient(7, 64, 80), PROMPT)
+    assert single.window_means == pytest.approx(single.scores)
+    assert windows_html(single) == ""
+    painter = OverlayPainter(single)
+    for branch in single.maps:
+        assert painter.title(branch) == f"{branch}  {single.scores[f'{branch}_score']:.2f}"
+        assert painter.scale.centers[branch] == pytest.approx(single.scores[f"{branch}_score"])
+
+
+def test_compared_clips_share_their_colours(explanation):
+    """A clip that is worse throughout is red throughout, and the other one blue."""
+    worse, better = (with_maps(explanation, np.full((20, 7, 7), value)) for value in (2.0, 6.0))
+    for clip, value in ((worse, 2.0), (better, 6.0)):
+        clip.window_means["technical_score"] = value
+    scale = ColorScale.over([worse, better])
+    assert (scale.centers["technical"], scale.clips) == (4.0, 2)
+    assert scale.limits["technical"] >= 2.0
+    frame = np.full((256, 320, 3), 128, np.uint8)
+    redness = []
+    for clip in (worse, better):
+        painter = OverlayPainter(clip, scale)
+        left, top = painter.corner(1)
+        panel = np.asarray(painter.paint(0, frame)).astype(int)
+        panel = panel[top : top + painter.panel[1], left : left + painter.panel[0]]
+        redness.append((panel[..., 0] - panel[..., 2]).mean())
+    assert redness[0] > 20 > -20 > redness[1]
+    own = [OverlayPainter(clip).scale.centers["technical"] for clip in (worse, better)]
+    assert own == [2.0, 6.0]
 
 
 def test_a_map_without_bad_places_stays_pale(explanation):
@@ -283,8 +348,10 @@ def test_report(explanation, clip, tmp_path):
     assert explanation.note in page
     assert "<b>clip" not in page
     assert "data:video/mp4;base64," in page
-    assert "data:image/png;base64," in page
-    assert "http" not in page, "the page needs no network"
+    assert "<svg" in page
+    assert "currentColor" in page, "the timeline has the ink of the page"
+    assert not re.search(r"(src|href)=.https?:", page), "the page needs no network"
+    assert "clips of the tests" in page, "what percentiles are of"
     for name in explanation.scores:
         assert f'data-score="{name}"' in page
     written = json.loads(paths["explanation"].read_text(encoding="utf-8"))
@@ -294,6 +361,16 @@ def test_report(explanation, clip, tmp_path):
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt, float(stream.average_rate)) == ("h264", "yuv420p", 8.0)
         assert sum(1 for _ in container.decode(stream)) == 20
+
+
+def test_cards_show_the_place_among_the_reference():
+    scores = {"quality_score": 61.3, "technical_score": 25.8}
+    shown = scores_html(scores, {"quality_percentile": 47.0, "technical_percentile": 91.0, "quality_mos": 3.4}, "about")
+    assert "above 47 % of the reference" in shown
+    assert shown.index("middle") < shown.index("very high")
+    assert "Estimated MOS: <b>3.40</b>" in shown
+    assert "about" in shown
+    assert "not known" in scores_html(scores), "without a reference nothing is said"
 
 
 def test_a_prompt_is_text_not_html(explanation):

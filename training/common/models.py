@@ -7,6 +7,7 @@ from torch import Tensor
 
 from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAModel, AIGCVQAProcessor, load_model
 from modeling_aigcvqa.common.presets import default_processor, untrained_model
+from modeling_aigcvqa.scale_aigcvqa import MIN_REFERENCE, make_reference
 from modeling_aigcvqa.uncertainty_aigcvqa import interval_of
 
 MIN_INTERVAL = 50  # clips behind an interval of opinions
@@ -56,7 +57,22 @@ def set_interval(config: AIGCVQAConfig, quality: Tensor, mos: Tensor, trained: l
         config.interval = interval_of(residuals, config.branches)
 
 
-def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> tuple[Tensor, str | None]:
+def set_reference(config: AIGCVQAConfig, scores: dict[str, Tensor], trained: list[str], of: str) -> None:
+    """Store the quantiles of the scores of validation clips, so that scores have percentiles; none for a few clips.
+
+    Args:
+        scores: scores (N,) of "quality" and of each trained branch, on the level that they are given out at.
+        of: what the clips are.
+    """
+    scores = {name: scores[name] for name in ("quality", *trained) if name in scores}
+    known = torch.stack(list(scores.values())).isfinite().all(0)
+    config.reference = config.calibration = None
+    if known.sum() >= MIN_REFERENCE:
+        named = {f"{name}_score": values[known].double().tolist() for name, values in scores.items()}
+        config.reference = make_reference(of, named, trained)
+
+
+def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> tuple[dict[str, Tensor], str | None]:
     """Give the quality score the mean and standard deviation of the labels, and every branch an equal part of the mean.
 
     The losses do not determine the mean of the scores, and eq. 7 bounds their spread only from below. All branches are
@@ -71,7 +87,7 @@ def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> 
         mos: labels (N,) of the same clips.
 
     Returns:
-        The quality scores (N,) on their new level, and a message if they cannot have the deviation of the labels.
+        The scores (N,) by name on their new level, and a message if they cannot have the deviation of the labels.
     """
     parts = config.parts
     trained = parts.keys() & scores.keys()
@@ -83,14 +99,15 @@ def set_level(config: AIGCVQAConfig, scores: dict[str, Tensor], mos: Tensor) -> 
     else:  # equal scores or labels do not say how far apart the scores should be
         wanted, factor = None, 1.0
     centres = sum(scores[branch].mean() for branch in trained)
-    quality = factor * (scores["quality"] - centres) + mos.mean() * len(trained) / len(parts)
+    levelled = {"quality": factor * (scores["quality"] - centres) + mos.mean() * len(trained) / len(parts)}
     for branch in trained:
         centre = scores[branch].mean().item()
+        levelled[branch] = factor * (scores[branch] - centre) + mos.mean() / len(parts)
         parts[branch].score_scale *= factor
         parts[branch].score_shift = factor * (parts[branch].score_shift - centre) + mos.mean().item() / len(parts)
     if factor == wanted:
-        return quality, None
-    return quality, (
+        return levelled, None
+    return levelled, (
         f"validation: the deviation of the quality scores is {spread:.3g}, that of the labels {deviation:.3g}; the "
         f"scale of the scores is multiplied by {factor:.3g} only, so that theirs stays the smaller one"
     )

@@ -23,7 +23,7 @@ from .arguments import SUM, StageArguments
 from .checkpoints import BEST, Progress
 from .locks import LOCK
 from .lora import merged
-from .models import set_interval, set_level
+from .models import set_interval, set_level, set_reference
 from .parameters import encoder_counts, trainable_counts
 from .records import RECORD, commit_of_this_code, describe_run
 from .stage import TrainingRun
@@ -151,13 +151,15 @@ def save_best(run: TrainingRun, scored: list[Scored]) -> None:
         state = model.state_dict() | {name: value.detach().cpu() for name, value in state.items()}
         state = merged(state, run.arguments.lora_factor)
         config, model.config = model.config, copy.deepcopy(model.config)
-        if run.sources[0].has_mos:
+        source, scores, trained = run.sources[0], scored[0].scores, run.selected.config.branches
+        if source.has_mos:
             labels = scored[0].labels[SUM]
-            quality, note = set_level(model.config, scored[0].scores, labels)
-            if run.sources[0].teacher is None:  # a teacher's scores are no opinions
-                set_interval(model.config, quality, labels, run.selected.config.branches)
+            scores, note = set_level(model.config, scores, labels)
+            if source.teacher is None:  # a teacher's scores are no opinions
+                set_interval(model.config, scores[SUM], labels, trained)
             if note:
                 run.accelerator.print(note)
+        set_reference(model.config, scores, trained, f"the validation clips of {source.name}")
         with whole_folder(Path(run.arguments.output) / BEST) as folder:
             save_model_folder(model, run.processor, folder, state_dict=state)
         model.config = config

@@ -82,6 +82,8 @@ def make_card(scorer: AIGCVQAPipeline, facts: Facts) -> ModelCard:
         "metrics": [name.upper() for name in CARD_METRICS],
         "results": [row for evaluation in facts.evaluations for row in result_rows(evaluation)],
         "probes": facts.probes and shown_probes(facts.probes),
+        "about_scale": config.about_scale,
+        "interval": config.quality_interval,
         "max_prompt_tokens": scorer.processor.tokenizer.model_max_length,
         "license_sentence": license_sentence(provenance),
     }

@@ -7,6 +7,8 @@ Request: `{"inputs": {"video": ..., "prompt": "..."}}`, or a list of such items.
 URI) or bytes, or an https address of a host that the operator lists. Response: the scores of the item, or a list
 of scores. In a list, an item that cannot be scored gives `{"error": ...}` in its place. A single item that cannot be
 scored raises an error, which the endpoint answers with status 400 and the message.
+With `"parameters": {"scale": true}` beside the inputs, scores come with percentiles among the reference of the model,
+and with `about_scale`, what they are of.
 
 The operator sets limits in environment variables; see `requests_aigcvqa.py`, which both this handler and
 `aigcvqa serve` obey.
@@ -49,10 +51,12 @@ class EndpointHandler:
         """
         deadline = time.monotonic() + self.limits.request_seconds
         inputs, single = self.limits.items(data)
+        scale = self.limits.wants_scale(data)
+        self.scorer.model.config.check_scale(scale)
         items = [self.limits.checked_item(item) for item in inputs]
         good = [item for item in items if "error" not in item]
         scored = iter(self._scored(good, deadline) if good else [])
-        results = [item if "error" in item else self._with_note(next(scored)) for item in items]
+        results = [item if "error" in item else self._explained(next(scored), scale) for item in items]
         if not single:
             return results
         if "error" in results[0]:
@@ -70,6 +74,10 @@ class EndpointHandler:
                 return [{"error": self.limits.busy}] * len(items)
             return request.result()  # its clips are being read or scored: reading ends at the deadline
 
-    def _with_note(self, result: dict[str, Any]) -> dict[str, Any]:
-        note = getattr(self.scorer.model.config, "weights_note", None)
-        return {**result, "note": note} if note and "error" not in result else result
+    def _explained(self, result: dict[str, Any], scale: bool) -> dict[str, Any]:
+        config = self.scorer.model.config
+        if "error" in result:
+            return result
+        if scale:
+            result = {**result, **config.on_scale(result), "about_scale": config.about_scale}
+        return {**result, "note": config.weights_note} if config.weights_note else result

@@ -123,6 +123,17 @@ def test_tensors_have_the_rewards_of_the_process(client, model_folder, frames):
         }
 
 
+def test_percentiles_on_request(client, http, clip, frames, expected, model_folder):
+    config = load_pipeline(str(model_folder), device="cpu").model.config
+    scaled = expected | config.on_scale(expected) | {"about_scale": config.about_scale}
+    assert client.score(clip, PROMPT, scale=True) == scaled
+    item = {"video": base64.b64encode(clip.read_bytes()).decode(), "prompt": PROMPT}
+    assert http.post("/score", json={"inputs": item, "parameters": {"scale": True}}).json() == scaled
+    assert http.post("/score", json={"inputs": item, "parameters": {"scale": 1}}).status_code == 400
+    (first, *_), (plain, *_) = (client.score_tensors(frames, [PROMPT] * 3, scale=scale) for scale in (True, False))
+    assert first == plain | config.on_scale(plain) | {"about_scale": config.about_scale}
+
+
 def test_tensors_need_no_client_of_ours(http, frames, model_folder):
     body = safetensors.torch.save({"frames": frames.movedim(-1, 2).contiguous()}, {"prompts": json.dumps([PROMPT] * 3)})
     results = http.post("/score_tensors", content=body).json()["results"]

@@ -477,9 +477,10 @@ def test_the_level_matches_mean_and_standard_deviation(batch):
     model = tiny_model(dropout=False).eval()
     names, mos = ["quality", "technical", "aesthetic", "alignment"], torch.linspace(20, 80, 8)
     with torch.no_grad():
-        quality, _ = set_level(model.config, score(model, batch, names), mos)
+        levelled, _ = set_level(model.config, score(model, batch, names), mos)
         scores = score(model, batch, names)
-    torch.testing.assert_close(quality, scores["quality"], rtol=1e-4, atol=1e-3)
+    for name in names:
+        torch.testing.assert_close(levelled[name], scores[name], rtol=1e-4, atol=1e-3)
     assert scores["quality"].mean().item() == pytest.approx(50, abs=0.01)
     assert scores["quality"].std().item() == pytest.approx(mos.std().item(), rel=1e-3)
     assert scores["aesthetic"].mean().item() == pytest.approx(50 / 3, abs=0.01)
@@ -492,7 +493,8 @@ def test_training_stores_how_far_opinions_are_from_the_scores():
     scores = torch.linspace(-1, 1, 80)
     mos = 50 + 10 * scores + noise
     parts = dict.fromkeys(config.branches, scores / 3)
-    quality, _ = set_level(config, {"quality": scores, **parts}, mos)
+    levelled, _ = set_level(config, {"quality": scores, **parts}, mos)
+    quality = levelled["quality"]
     set_interval(config, quality, mos, config.branches)
     assert config.interval["clips"] == 80
     assert config.interval["branches"] == config.branches

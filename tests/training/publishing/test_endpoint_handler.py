@@ -91,11 +91,27 @@ def test_a_bad_item_does_not_stop_a_list(handler, video, expected):
 
 @pytest.mark.parametrize(
     "data",
-    [{}, [], {"inputs": []}, {"inputs": "clip.mp4"}, {"inputs": {"video": "AAAA"}, "parameters": {"num_frames": 9}}],
+    [
+        {},
+        [],
+        {"inputs": []},
+        {"inputs": "clip.mp4"},
+        {"inputs": {"video": "AAAA"}, "parameters": {"num_frames": 9}},
+        {"inputs": {"video": "AAAA"}, "parameters": ["scale"]},
+        {"inputs": {"video": "AAAA"}, "parameters": {"scale": "yes"}},
+    ],
 )
 def test_requests_of_another_form_are_refused(handler, data):
-    with pytest.raises(ValueError, match=r"expected|takes no parameters"):
+    with pytest.raises(ValueError, match=r"expected|takes only|send true or false"):
         handler(data)
+
+
+def test_percentiles_on_request(handler, video, expected):
+    scores = handler({"inputs": {"video": text(video), "prompt": PROMPT}, "parameters": {"scale": True}})
+    config = handler.scorer.model.config
+    assert scores.pop("about_scale") == config.about_scale
+    assert scores == pytest.approx(expected | config.on_scale(expected) | {"note": config.weights_note}, abs=1e-3)
+    assert 0 < scores["quality_percentile"] < 100
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,20 @@ footer { display: none !important; }
 .aigcvqa-table .aigcvqa-bar { min-width: 5rem; } .aigcvqa-table td p { margin: 0; font-size: .8rem; }
 .aigcvqa-wide { overflow-x: auto; }
 """
+# Gradio rewrites the rules of `css`, and loses those for small screens; in the head they stay as they are.
+PHONE = """
+.gradio-container .wrap, .gradio-container main { min-width: 0 !important; width: 100%; max-width: 100% !important; }
+#examples { flex-wrap: nowrap !important; }
+#examples > * { flex: 1 1 0 !important; min-width: 0 !important; overflow: hidden; }
+@media (max-width: 640px) {
+  body .gradio-container.gradio-container { width: 100vw; max-width: 100vw !important; min-width: 0 !important; }
+  .gradio-container .main { padding: .8rem !important; min-width: 0 !important; max-width: 100vw !important; }
+  .gradio-container .html-container, .gradio-container .prose, .gradio-container .tabitem { min-width: 0 !important; }
+  .gradio-container .row:not(#examples) { flex-wrap: wrap !important; }
+  .gradio-container .row:not(#examples) > * { flex: 1 1 100% !important; }
+  .gradio-container .column, .gradio-container .block, .gradio-container .tabs { min-width: 0 !important; }
+}
+"""
 # When results are there and out of sight, as on a phone, the page moves to them.
 SHOW_RESULTS = """() => {{ const found = document.querySelector("#{0}"); if (!found) return;
   if (found.getBoundingClientRect().top > 0.6 * innerHeight) found.scrollIntoView({{ behavior: "smooth" }}); }}"""
@@ -208,9 +222,10 @@ def comparison_html(first: Explanation, second: Explanation) -> str:
         left, right = first.scores[name], second.scores[name]
         cells = []
         for explanation, value in ((first, left), (second, right)):
-            mark = 'class="best"' if value == max(left, right) and left != right else ""
+            mark = "best" if value == max(left, right) and left != right else ""
             place = explanation.percentiles.get(percentile)
-            cells.append(f"<td {mark}>{value:.2f}{'' if place is None else bar_html(place)}</td>")
+            bar = "" if place is None else bar_html(place)
+            cells.append(f'<td><span class="{mark}">{value:.2f}</span>{bar}</td>')
         rows.append(
             f'<tr><td class="text">{name.removesuffix("_score")}</td>{"".join(cells)}<td>{right - left:+.2f}</td></tr>'
         )
@@ -297,10 +312,9 @@ def examples(file: gr.File, prompt: gr.Textbox) -> None:
         for name, text, caption in EXAMPLES:
             path = HERE / "examples" / name
             with gr.Column(min_width=90):
-                picture = gr.Image(
-                    thumbnail(path), show_label=False, interactive=False, buttons=[], height=110, container=False
-                )
-                button = gr.Button(caption, size="sm")
+                options = {"show_label": False, "interactive": False, "buttons": [], "container": False}
+                picture = gr.Image(thumbnail(path), height=110, min_width=80, **options)
+                button = gr.Button(caption, size="sm", min_width=80)
             for chosen in (picture.select, button.click):
                 chosen(lambda path=path, text=text: (str(path), text), None, [file, prompt], show_progress="hidden")
 
@@ -379,9 +393,9 @@ def build() -> gr.Blocks:
             one_clip_tab()
         with gr.Tab("Compare two"):
             compare_tab()
-        with gr.Tab("Many (CSV)"):
+        with gr.Tab("Many"):
             table_tab()
-        with gr.Tab("Five-minute tour"):
+        with gr.Tab("Tour"):
             gr.Markdown((HERE / "tour.md").read_text(encoding="utf-8"), elem_id="tour")
         gr.Markdown(ABOUT)
     return page
@@ -400,7 +414,7 @@ def main() -> None:
         max_file_size=limit,
         theme=theme,
         css=stylesheet() + STYLE,
-        head=f"<script>{script()}</script>",
+        head=f"<style>{PHONE}</style><script>{script()}</script>",
         footer_links=[],
         allowed_paths=[str(HERE / "examples")],
         show_error=False,

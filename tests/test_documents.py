@@ -86,7 +86,7 @@ def stand_ins(model_folder, tmp_path_factory) -> Path:
         first.save(folder / name, save_all=True, append_images=rest, duration=100)
     (folder / "manifest.csv").write_text("file,prompt\nclip.mp4,a corgi\nother.gif,a yacht\n")
     scores = [f"clip{number}.mp4,prompt {number // 2},{'AB'[number % 2]},{number}" for number in range(6)]
-    (folder / "scores.csv").write_text("\n".join(["file,prompt,generator,quality_score", *scores]) + "\n")
+    (folder / "scored.csv").write_text("\n".join(["file,prompt,generator,quality_score", *scores]) + "\n")
     for name in ("path/or/hub-id", "OWNER/NAME"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).symlink_to(model_folder)

@@ -19,6 +19,7 @@ from examples import filter_clips, fine_tune, tune_generator
 from modeling_aigcvqa import cli
 from modeling_aigcvqa.loading import load_pipeline
 from training import evaluate, stage3
+from training.common.clips import load_splits
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,73 @@ def test_the_trainer_ends_with_fine_tune(ratings, model_folder, tmp_path, number
     process.send_signal(number)
     assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -9)
     assert psutil.wait_procs(trainers, timeout=30)[1] == []
+
+
+def fine_tuned(ratings, output, *options):
+    """The status of a fine-tuning that ends before its training."""
+    return fine_tune.main(["--csv", str(ratings), "--init_from", "small", "--output", str(output), "--", *options])
+
+
+def test_clips_may_lie_anywhere_and_the_output_beside_them(ratings, tmp_path, monkeypatch):
+    """Absolute paths, names without their ending, and an output folder in the folder of the CSV."""
+    trained = []
+    monkeypatch.setattr(fine_tune, "train", lambda *arguments: trained.append(arguments))
+    rows = read_csv(ratings)
+    relative = write_csv(ratings.with_name("relative.csv"), rows)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    rows = [row | {"file": str(ratings.parent / row["file"]).removesuffix(".mp4")} for row in rows]
+    absolute = write_csv(elsewhere / "absolute.csv", rows)
+    found = []
+    for table in (relative, absolute):
+        output = table.parent / "tuned"
+        options = ["--csv", str(table), "--init_from", "small", "--output", str(output), "--no_evaluation"]
+        assert fine_tune.main([*options, "--", "--batch_size", "4"]) == 0
+        assert [path.name for path in output.iterdir()] == ["data"], "nothing is left of the gathering"
+        kept = load_splits(str(output / "data"))["train"].remove_columns("video")
+        found.append(sorted((row["prompt"], row["mos"], row["generator"]) for row in kept))
+    assert len(trained) == 2
+    assert found[0] == found[1]
+    assert len(found[0]) == len(rows) - 2, "without the damaged and the missing clip"
+
+
+def test_too_few_clips_are_refused_before_anything_runs(ratings, tmp_path, capsys):
+    write_csv(ratings, read_csv(ratings)[:9])
+    assert fine_tuned(ratings, tmp_path / "tuned") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "has 9 clips with a file and a MOS" in message
+    assert "needs at least 14 (a batch of 8, 3 to validate and 3 to test)" in message
+    assert not (tmp_path / "tuned").exists()
+    write_csv(ratings, [row | {"prompt": "one prompt"} for row in read_csv(ratings)])
+    assert fine_tuned(ratings, tmp_path / "tuned", "--batch_size", "3") == 2
+    assert "too few clips for a split" in " ".join(capsys.readouterr().err.split())
+
+
+def test_prompts_that_are_too_few_for_a_split_by_prompt(tmp_path, capsys):
+    """Then the split is by clip; the split files are as `make_splits` writes them."""
+
+    def splits(name, train, validation, test):
+        parts = ["train"] * train + ["validation"] * validation + ["test"] * test
+        write_csv(tmp_path / name, [{"id": str(number), "split": part} for number, part in enumerate(parts)])
+
+    splits("prompt_disjoint_00.csv", 30, 0, 30)
+    splits("random_00.csv", 42, 6, 12)
+    assert fine_tune.split(tmp_path, tmp_path, 0, 8).name == "random_00.csv"
+    assert "'prompt_disjoint_00.csv' is not used: 30 in train (at least 8), 0 in val" in capsys.readouterr().out
+    splits("prompt_disjoint_00.csv", 42, 6, 12)
+    assert fine_tune.split(tmp_path, tmp_path, 0, 8).name == "prompt_disjoint_00.csv"
+    with pytest.raises(ValueError, match=r"too few clips for a split: 42 in train \(at least 64\)"):
+        fine_tune.split(tmp_path, tmp_path, 0, 64)
+
+
+def test_files_that_are_not_there_and_wrong_options_are_named_at_once(ratings, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        fine_tuned(ratings, tmp_path / "tuned", "--epochz", "3")
+    assert "--epochz" in capsys.readouterr().err
+    write_csv(ratings, [row | {"file": f"nowhere/{row['file']}"} for row in read_csv(ratings)])
+    assert fine_tuned(ratings, tmp_path / "tuned") == 2
+    assert "none of the 20 files" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "tuned").exists()
 
 
 def test_fine_tune_refuses_a_csv_of_another_kind(ratings, model_folder, tmp_path, capsys):

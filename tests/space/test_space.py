@@ -200,7 +200,7 @@ def test_compare(page, clips):
 
 
 def test_many_clips(page, clips, tmp_path):
-    page.get_by_role("tab", name="Many (CSV)").click()
+    page.get_by_role("tab", name="Many").click()
     rows = [("clip.mp4", PROMPT), ("my clip.gif", PROMPT), ("broken.mp4", PROMPT), ("missing.mp4", PROMPT)]
     with (tmp_path / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("file", "prompt"), *rows])

@@ -328,6 +328,14 @@ class AIGCVQAConfig(PreTrainedConfig):
         """Drop what was measured of the scores, because they change."""
         self.interval = self.reference = self.calibration = None
 
+    def forget_scale_of_alignment(self) -> None:
+        """Drop what was measured of the alignment score and of the sum, because the branch sees other frames."""
+        if self.reference is not None:
+            parts = ("technical_score", "aesthetic_score")
+            kept = {name: values for name, values in self.reference["quantiles"].items() if name in parts}
+            self.reference = {**self.reference, "quantiles": kept} if kept else None
+        self.interval = self.calibration = None
+
     def _is_of_this_sum(self, measured: dict) -> bool:
         return measured["branches"] == list(self.branches)
 

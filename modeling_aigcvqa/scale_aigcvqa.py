@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .names_aigcvqa import BRANCHES, PERCENTILES, QUALITY_MOS, SCORES
+from .names_aigcvqa import BRANCHES, PERCENTILE_OF, QUALITY_MOS, SCORES
 
 RANGES = ("very low", "low", "middle", "high", "very high")  # each a fifth of the reference
 LEVELS = 101  # quantiles of a reference, from the smallest score to the largest
@@ -78,7 +78,7 @@ def on_scale(
         branches: that are built. What is of another sum than theirs is left out.
     """
     result = {}
-    for score, name in zip(SCORES, PERCENTILES):
+    for score, name in PERCENTILE_OF.items():
         quantiles = reference["quantiles"].get(score) if reference else None
         is_of_this_sum = score != SCORES[0] or (reference and reference["branches"] == list(branches))
         if score in scores and quantiles and is_of_this_sum:

@@ -53,7 +53,7 @@ from modeling_aigcvqa.explain.page import (
     words_html,
 )
 from modeling_aigcvqa.explain.report import write_report
-from modeling_aigcvqa.names_aigcvqa import PERCENTILES, SCALE, SCORES
+from modeling_aigcvqa.names_aigcvqa import PERCENTILE_OF, SCALE, SCORES
 
 HERE = Path(__file__).parent
 RUNS = Path(tempfile.gettempdir()) / "aigcvqa-space"
@@ -216,7 +216,7 @@ def compare_clips(first, second, prompt, progress=gr.Progress()):  # noqa: B008
 def comparison_html(first: Explanation, second: Explanation) -> str:
     """A table of the scores of two clips, with their places among the reference; the better score is marked."""
     rows = []
-    for name, percentile in zip(SCORES, PERCENTILES):
+    for name, percentile in PERCENTILE_OF.items():
         if name not in first.scores:
             continue
         left, right = first.scores[name], second.scores[name]
@@ -276,7 +276,7 @@ def rows_html(rows: list[dict]) -> str:
 
 
 def score_cell(row: dict, name: str) -> str:
-    place = row.get(dict(zip(SCORES, PERCENTILES))[name])
+    place = row.get(PERCENTILE_OF[name])
     return "" if name not in row else f"{row[name]:.2f}" + ("" if place is None else bar_html(place))
 
 

@@ -11,7 +11,7 @@ from ..common.cells import encodable
 from ..common.choices import DTYPES, SHIPPED
 from ..common.console import counted
 from ..common.manifests import file_column
-from ..names_aigcvqa import BRANCHES, INTERVAL, PERCENTILES, QUALITY_MOS, SCORES, shortened
+from ..names_aigcvqa import BRANCHES, INTERVAL, PERCENTILE_OF, QUALITY_MOS, SCORES, shortened
 from ..scale_aigcvqa import RANGES, range_of
 from ..scoring.rows import rows_of_manifest
 from ..scoring.score_table import ScoreTable, read_score_table
@@ -109,7 +109,7 @@ def print_table(rows: list[dict], note: str | None) -> None:
 def _cell(row: dict, name: str) -> str:
     if name not in row:
         return "failed" if SCORES[0] not in row else ""
-    percentile = row.get(dict(zip(SCORES, PERCENTILES)).get(name))
+    percentile = row.get(PERCENTILE_OF.get(name))
     return f"{row[name]:.4f}" + ("" if percentile is None else f"\n{bar(percentile)}")
 
 

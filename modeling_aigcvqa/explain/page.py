@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..names_aigcvqa import PERCENTILES, QUALITY_MOS, SCORES
+from ..names_aigcvqa import PERCENTILE_OF, QUALITY_MOS, SCORES
 from ..scale_aigcvqa import RANGES, range_of
 from .drawing import (
     BETTER,
@@ -114,7 +114,7 @@ NO_SCALE = (
 
 
 def _card(name: str, value: float, percentiles: dict[str, float]) -> str:
-    percentile = percentiles.get(dict(zip(SCORES, PERCENTILES))[name])
+    percentile = percentiles.get(PERCENTILE_OF[name])
     place = "" if percentile is None else bar_html(percentile)
     if name == SCORES[0] and QUALITY_MOS in percentiles:
         place += f"<p>Estimated MOS: <b>{percentiles[QUALITY_MOS]:.2f}</b></p>"

@@ -175,4 +175,6 @@ def _load_config(source: str, changes: dict, model: str) -> AIGCVQAConfig:
             f"alignment_num_frames={changes['alignment_num_frames']}: no alignment branch is built (of '{model}', "
             f"{changed.branches}); leave the option out."
         )
+    if changed.alignment_num_frames != config.alignment_num_frames:
+        changed.forget_scale_of_alignment()
     return changed

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAPipeline, ClipScorer, load_model
+from modeling_aigcvqa import AIGCVQAConfig, AIGCVQAPipeline, ClipScorer, load_model, load_pipeline
 from modeling_aigcvqa.calibration.curve import fit_curve, isotonic_points
 from modeling_aigcvqa.cli import main
 from modeling_aigcvqa.names_aigcvqa import PERCENTILES, QUALITY_MOS, SCALE, SCORES
@@ -58,6 +58,16 @@ def test_quality_has_no_percentile_among_another_sum():
     assert set(on_scale(scores, reference, None, ALL)) == set(PERCENTILES) - {"quality_percentile"}
     assert set(on_scale(scores, reference, None, ("technical", "aesthetic"))) == set(PERCENTILES)
     assert on_scale({"error": "unreadable"}, reference, None, ALL) == {}
+
+
+def test_with_other_frames_alignment_and_quality_have_no_percentile():
+    """The scores of another number of frames are others; what was measured does not hold for them."""
+    plain, fewer = (load_pipeline("small", alignment_num_frames=frames).model.config for frames in (4, 2))
+    scores = dict.fromkeys(SCORES, 20.0)
+    assert set(plain.on_scale(scores)) == set(PERCENTILES)
+    assert plain.quality_interval is not None
+    assert set(fewer.on_scale(scores)) == {"technical_percentile", "aesthetic_percentile"}
+    assert fewer.quality_interval is None
 
 
 def test_too_few_reference_clips_are_refused():

@@ -165,6 +165,21 @@ def test_example(page):
     assert tuple(shown_scores(page)) == SCORES
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_wider_and_results_come_into_sight(server, browser, clips, scheme):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(server[0])
+    page.get_by_role("tab", name="One video").wait_for()
+    score(page, clips / "clip.mp4")
+    shown_scores(page)
+    page.wait_for_function("Math.abs(document.querySelector('#scores').getBoundingClientRect().top) < 200")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    background = page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", background)[:3])) < 60) == (scheme == "dark")
+    page.close()
+
+
 @pytest.mark.parametrize(
     ("name", "prompt", "message"),
     [("broken.mp4", PROMPT, NOT_A_VIDEO), ("clip.mp4", "  ", "Write the prompt")],

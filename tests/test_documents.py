@@ -29,6 +29,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "model_card.md", *PAGES]
 BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 NAMED_FILE = re.compile(r"`((?:modeling_aigcvqa|training|dataset_scripts|examples|space|docs|tests)/[\w./]*)`")
 NOT_RUN = {  # document, first line
+    ("docs/evaluation.md", "python -m training.evaluation.check_references --reference references --seed 0"),
     ("docs/many_clips.md", "aigcvqa score --manifest clips.jsonl --output scored/"),
     ("docs/many_clips.md", "python examples/slurm_array.py split manifest.jsonl parts/ --parts 64"),
     (

@@ -165,7 +165,7 @@ def wait_for_rows(path, count):
 def test_a_killed_process_loses_no_row(manifest, tmp_path, number, capsys):
     """With workers: Ctrl-C reaches them too. While it runs, a second process is refused."""
     long = manifest.with_name("long.jsonl")
-    long.write_text((json.dumps({"file": "0.mp4", "prompt": "one"}) + "\n") * 400)
+    long.write_text((json.dumps({"file": "0.mp4", "prompt": "one"}) + "\n") * 4000)
     output = tmp_path / "scores.jsonl"
     process = start("--manifest", long, "--output", output, "--num_workers", 2)
     wait_for_rows(output, 1)
@@ -175,11 +175,13 @@ def test_a_killed_process_loses_no_row(manifest, tmp_path, number, capsys):
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     kept = output.read_bytes().count(b"\n")
-    assert 1 <= kept < 400
+    assert 1 <= kept < 4000
     if number == signal.SIGINT:
         assert process.returncode == console.INTERRUPTED
         there = f"they are in '{output}', and the same command goes on after them."
-        assert err.splitlines() == [f"interrupted: {kept} of 400 videos are scored; {there}"]
+        *progress, last = err.splitlines()
+        assert last == f"interrupted: {kept} of 4000 videos are scored; {there}"
+        assert all(line.startswith("scoring: ") for line in progress)
         assert out == ""
 
 

@@ -41,6 +41,7 @@ from training.common.pairs import has_pairs
 from training.common.text import METRIC_TITLES, markdown_table
 
 from .baselines import BASELINES, baseline_scorer
+from .baselines.clips import EXTENDED
 from .figures import Bootstrap, all_figures, prompt_groups, repeat
 from .predictions import read_predictions
 from .preferences import HEADER, accuracy_rows, evaluate_preferences
@@ -68,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     scores = parser.add_argument_group("scores to evaluate")
     scores.add_argument("--model", help="small, free, dover, a folder or a Hub id; the weights if --baseline is given")
-    scores.add_argument("--baseline", choices=BASELINES, help="published metric, with its weights given by --model")
+    scores.add_argument("--baseline", choices=BASELINES, help="published metric, with its weights given by --weights")
+    scores.add_argument("--weights", help="of the baseline: a folder, a file or a Hub id; --model means the same")
     scores.add_argument(
         "--branches", help=f"comma-separated subset of {','.join(BRANCHES)} (default: all branches of the model)"
     )
@@ -158,8 +160,12 @@ def only_preferences(arguments: argparse.Namespace) -> bool:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.weights is not None:
+        if not arguments.baseline or arguments.model:
+            raise ValueError(f"--weights {arguments.weights} goes with --baseline, and not with --model.")
+        arguments.model = arguments.weights
     if arguments.baseline and not arguments.model:
-        raise ValueError(f"--baseline {arguments.baseline} needs weights; pass them as --model DIR.")
+        raise ValueError(f"--baseline {arguments.baseline} needs weights; pass them as --weights FILE or --model DIR.")
     if not arguments.model and not arguments.predictions:
         raise ValueError("nothing to evaluate; pass --model, --predictions or both.")
     for option in ("branches", "alignment_num_frames"):
@@ -253,6 +259,7 @@ def add_scores(
         for name in scorer.score_names:
             table[name] = [result.get(name, float("nan")) for result in results]
         table["error"] = [result.get("error") for result in results]
+        table["extended"] = [bool(result.get(EXTENDED)) for result in results]
     for name, values in predicted.items():
         table[name] = values
     return sources, scorer
@@ -287,6 +294,7 @@ def describe(
         "num_clips": len(scored),
         "num_in_part": len(table),
         "num_failed": len(failed),
+        "num_extended": int(table["extended"].sum()) if "extended" in table else 0,
         "num_prompts": len(set(groups)),
         "failed": failed.get(["id", "error"], failed).to_dict("records"),
         "missing": {name: int(table[name].isna().sum()) for name, file in sources.items() if file},

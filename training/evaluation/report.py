@@ -64,11 +64,16 @@ def _facts(result: dict) -> str:
         "split file": result["split_file"],
         "part": result["part"],
         "clips": f"{result['num_clips']} of {result['num_in_part']}; {result['num_failed']} could not be scored",
+        "extended": _extended(result.get("num_extended")),
         "prompts": result["num_prompts"],
         "command": f"`{result['command']}`",
     }
     facts |= {f"scores of {name}": source for name, source in (result["predictions"] or {}).items()}
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
+
+
+def _extended(clips: int | None) -> str | None:
+    return f"the published protocol has no answer for {clips} clips; its natural extension was taken" if clips else None
 
 
 def _protocol(result: dict) -> str:

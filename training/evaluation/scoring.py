@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
+from torch import nn
 from transformers import PreTrainedModel
 
 from modeling_aigcvqa import __version__
@@ -68,10 +69,11 @@ def model_scorer(
     )
 
 
-def identity_of(model: PreTrainedModel, *options: object) -> str:
-    """Hash of the weights and the configuration of a model, and of the options that its scores depend on."""
+def identity_of(model: nn.Module, *options: object) -> str:
+    """Hash of the weights and the configuration of a model, if it has one, and of what else its scores depend on."""
     digest = hashlib.blake2b(digest_size=16)
-    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    config = model.config.to_dict() if isinstance(model, PreTrainedModel) else {}
+    config = {name: value for name, value in config.items() if name != "_name_or_path"}
     digest.update(json.dumps([__version__, config, *options], sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype}".encode())

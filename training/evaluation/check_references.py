@@ -27,7 +27,6 @@ from modeling_aigcvqa.common.console import exits_with_status
 
 from .baselines.clip_tokenizer import VOCABULARY
 from .references import PRODUCERS
-from .references.viclip import limit_of
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,26 @@ def compared(reference: Path, name: str, seed: int, vocabulary: Path | None) -> 
     recipe = load_recipe(reference / f"recipe_{metric}.py")
     with np.load(reference / f"{name}_seed{seed}.npz", allow_pickle=False) as file:
         stored = {key: file[key] for key in file.files}
-    found = PRODUCERS[metric](name, recipe, seed, stored, vocabulary)
+    produce, limit_of = PRODUCERS[metric]
+    found = produce(name, recipe, seed, stored, vocabulary)
     for key, expected in stored.items():
         if key.endswith(".pick"):
             continue  # says which tokens are stored
-        limit = 0.0 if np.issubdtype(expected.dtype, np.integer) else limit_of(key)
+        is_exact = expected.dtype.kind in "iuU"
+        limit = 0.0 if is_exact else limit_of(key)
         if key not in found:
             yield Compared(name, key, None, limit, "needs the vocabulary" if "prompt" in key else "not computed")
         elif found[key].shape != expected.shape:
             yield Compared(name, key, None, limit, f"has the shape {found[key].shape}, not {expected.shape}")
         else:
-            yield Compared(name, key, float(np.abs(found[key].astype(np.float64) - expected).max()), limit)
+            yield Compared(name, key, _difference(found[key], expected), limit)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference; of texts the share that differs."""
+    if expected.dtype.kind == "U":
+        return float((found != expected).mean())
+    return float(np.abs(found.astype(np.float64) - expected).max())
 
 
 def load_recipe(path: Path) -> ModuleType:

@@ -176,7 +176,7 @@ def test_weights_of_another_model_are_refused(name, model_folder):
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="expected one of"):
         baseline_scorer("niqe", "folder")
-    assert set(BASELINES) == {"fast_vqa", "dover", "image_reward", "blip", "clipsim", "viclip"}
+    assert set(BASELINES) == {"fast_vqa", "dover", "image_reward", "blip", "clipsim", "viclip", "umtscore"}
 
 
 def test_a_clip_without_prompt_is_an_error(clip_folder, clips):

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 from modeling_aigcvqa.conversion import CheckpointError
-from tests.conftest import REPOSITORY, moving_gradient
+from tests.conftest import SHARED, moving_gradient
 from training.evaluation.baselines import baseline_scorer
 from training.evaluation.baselines.clip_tokenizer import VOCABULARY, cleaned, tokenizer_of
 from training.evaluation.baselines.viclip import END, START, ViCLIP, frame_indices, normalised, token_ids
 from training.evaluation.check_references import compared, find_vocabulary, main
 
-REFERENCE = REPOSITORY.parent / "shared" / "reference"
+REFERENCE = SHARED / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} is not here")
 
 

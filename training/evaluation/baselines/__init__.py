@@ -8,6 +8,7 @@
 | `blip` | folder or Hub id of a BlipForImageTextRetrieval | probability that frame and prompt match, 16-frame mean |
 | `clipsim` | folder or Hub id of a CLIPModel | cosine between frame and prompt, 16-frame mean |
 | `viclip` | the published file | cosine between clip and prompt |
+| `umtscore` | the published file | logit that clip and prompt match |
 
 The 16 frames are spread evenly over the clip. Where the published sampling is random, the middle of the range is used,
 see `protocols_aigcvqa`.
@@ -16,9 +17,11 @@ see `protocols_aigcvqa`.
 from ..scoring import Scorer
 from .branches import BRANCHES_OF, branch_scorer
 from .frame_models import FRAME_MODELS, frame_scorer
+from .umtscore import umtscore_scorer
 from .viclip import viclip_scorer
 
-BASELINES = (*BRANCHES_OF, *FRAME_MODELS, "viclip")
+SCORERS_OF_FILES = {"viclip": viclip_scorer, "umtscore": umtscore_scorer}
+BASELINES = (*BRANCHES_OF, *FRAME_MODELS, *SCORERS_OF_FILES)
 
 __all__ = ["BASELINES", "baseline_scorer"]
 
@@ -38,7 +41,7 @@ def baseline_scorer(
     """
     if name not in BASELINES:
         raise ValueError(f"--baseline {name!r}: expected one of {list(BASELINES)}.")
-    if name == "viclip":
-        return viclip_scorer(model, device, dtype, batch_size, num_workers)
+    if name in SCORERS_OF_FILES:
+        return SCORERS_OF_FILES[name](model, device, dtype, batch_size, num_workers)
     build = branch_scorer if name in BRANCHES_OF else frame_scorer
     return build(name, model, device, dtype, batch_size, num_workers)

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "were written before",
     )
     parser.add_argument("--output", type=Path, help="folder for the page (comparison.html), JSON and CSV files")
+    parser.add_argument("--overwrite", action="store_true", help="score the clips again, whatever --output holds")
     parser.add_argument("--by", metavar="COLUMN", default="generator", help="that names the generator (%(default)s)")
     parser.add_argument(
         "--category", metavar="COLUMN", default="category", help="of a prompt, to compare within (%(default)s)"
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     """Returns 0 if every clip could be scored, else 1."""
     if arguments.output and arguments.output.is_file():
         raise ValueError(f"--output '{arguments.output}' is a file; name a folder.")
+    if arguments.overwrite and not arguments.output:
+        raise ValueError("--overwrite goes with --output FOLDER.")
     try:
         from ..comparison.answers import check_same_model, gathered
         from ..comparison.compare import compare
@@ -53,7 +56,8 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     from ..comparison.files import to_json
 
     tables = [
-        (path, scored_table(arguments, path, errors, _scores_file(arguments, path))) for path in arguments.manifest
+        (path, scored_table(arguments, path, errors, _scores_file(arguments, path), arguments.overwrite))
+        for path in arguments.manifest
     ]
     check_same_model(tables)
     model, note = scored_by([table for _, table in tables])

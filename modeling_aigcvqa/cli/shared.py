@@ -52,13 +52,18 @@ def named_branches(text: str | None) -> list[str] | None:
 
 
 def scored_table(
-    arguments: argparse.Namespace, manifest: Path, errors: Console, output: Path | None = None
+    arguments: argparse.Namespace,
+    manifest: Path,
+    errors: Console,
+    output: Path | None = None,
+    overwrite: bool = False,
 ) -> ScoreTable:
     """The rows of a manifest with their scores: those that stand in it, or else new ones.
 
     Args:
         arguments: with those of `add_model_arguments`, `batch_size` and `num_workers`.
         output: file for new scores, so that an interrupted command goes on; None for memory alone.
+        overwrite: replace what the file holds.
     """
     there = read_score_table(manifest)
     if there is not None:
@@ -70,7 +75,7 @@ def scored_table(
     pipeline = load_pipeline(arguments.model, None, arguments.device, arguments.dtype)
     check_prompts(pipeline, rows)
     made_by = record_of(pipeline, arguments.model, clips, rows)
-    with opened_file(output, rows, made_by) as file:
+    with opened_file(output, rows, made_by, overwrite) as file:
         results = [row | result for row, result in zip(rows, file.results if file else [])]
         with counted(errors, "scoring", len(rows), len(results)) as advance:
             options = {"batch_size": arguments.batch_size, "num_workers": arguments.num_workers}

@@ -243,7 +243,7 @@ def clips(tmp_path_factory):
     return folder
 
 
-def test_the_command_scores_and_compares(clips, capsys):
+def test_the_command_scores_and_compares(clips, model_folder, capsys):
     output = clips / "report"
     assert main(["compare", "--manifest", str(clips / "all.csv"), "--output", str(output)]) == 1
     printed = capsys.readouterr()
@@ -266,6 +266,12 @@ def test_the_command_scores_and_compares(clips, capsys):
     assert main(["compare", "--manifest", str(clips / "all.csv"), "--output", str(output)]) == 1, (
         "goes on with its scores"
     )
+    other = ["compare", "--manifest", str(clips / "all.csv"), "--output", str(output), "--model", str(model_folder)]
+    capsys.readouterr()
+    assert main(other) == 2
+    assert "holds the scores of another run" in capsys.readouterr().err
+    assert main([*other, "--overwrite"]) == 1
+    assert json.loads((output / "comparison.json").read_text())["model"] == str(model_folder)
 
 
 def test_files_that_score_wrote_are_read(clips, capsys):

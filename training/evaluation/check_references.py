@@ -3,7 +3,7 @@
     python -m training.evaluation.check_references --reference DIR --seed 0
 
 DIR holds, for each metric, `NAME_seedN.npz` (arrays of the published code), the keys of its checkpoint
-(`NAME_state_dict.csv`) and a recipe that makes weights and inputs from a seed (`recipe_METRIC.py`, which is executed).
+(`NAME_state_dict.csv`) and a recipe that makes weights and inputs from a seed (`recipe*.py`, which is executed).
 The weights are written as a checkpoint file and read by `from_checkpoint`. For every array the largest difference and
 its limit are printed.
 
@@ -53,16 +53,16 @@ def compared(reference: Path, name: str, seed: int, vocabulary: Path | None) -> 
         vocabulary: of CLIP; None leaves the arrays of prompts out, which then count as not compared.
     """
     metric = next(metric for metric in PRODUCERS if name.startswith(metric))
-    recipe = load_recipe(reference / f"recipe_{metric}.py")
+    producer = PRODUCERS[metric]
+    recipe = load_recipe(reference / producer.recipe)
     with np.load(reference / f"{name}_seed{seed}.npz", allow_pickle=False) as file:
         stored = {key: file[key] for key in file.files}
-    produce, limit_of = PRODUCERS[metric]
-    found = produce(name, recipe, seed, stored, vocabulary)
+    found = producer.arrays(name, recipe, seed, stored, vocabulary)
     for key, expected in stored.items():
         if key.endswith(".pick"):
             continue  # says which tokens are stored
         is_exact = expected.dtype.kind in "iuU"
-        limit = 0.0 if is_exact else limit_of(key)
+        limit = 0.0 if is_exact else producer.limit_of(key)
         if key not in found:
             yield Compared(name, key, None, limit, "needs the vocabulary" if "prompt" in key else "not computed")
         elif found[key].shape != expected.shape:

@@ -1,6 +1,23 @@
 """What our baselines give on the weights and inputs of a reference folder, one file per published metric."""
 
-from . import umtscore, viclip
+from collections.abc import Callable
+from typing import NamedTuple
 
-# Prefix of the names of a reference -> what gives its arrays, and the largest difference that is allowed of one.
-PRODUCERS = {"viclip": (viclip.viclip, viclip.limit_of), "umtscore": (umtscore.umtscore, umtscore.limit_of)}
+from . import branches, umtscore, viclip
+
+
+class Producer(NamedTuple):
+    """What gives the arrays of a reference, the largest difference allowed of one, and the file of its recipe."""
+
+    arrays: Callable
+    limit_of: Callable[[str], float]
+    recipe: str
+
+
+# By the beginning of the names of references.
+PRODUCERS = {
+    "viclip": Producer(viclip.viclip, viclip.limit_of, "recipe_viclip.py"),
+    "umtscore": Producer(umtscore.umtscore, umtscore.limit_of, "recipe_umtscore.py"),
+    "dover": Producer(branches.dover, branches.limit_of, "recipe.py"),
+    "imagereward": Producer(branches.imagereward, branches.limit_of, "recipe.py"),
+}

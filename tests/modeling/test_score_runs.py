@@ -150,8 +150,9 @@ def test_other_rows_another_model_and_other_files_are_refused_or_overwritten(man
 
 def start(*arguments, **options):
     command = [sys.executable, "-m", "modeling_aigcvqa", "score", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, **options)
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    # Tests that a shell has started in the background ignore Ctrl-C, and so would their children.
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
 
 
 def wait_for_rows(path, count):

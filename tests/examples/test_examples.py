@@ -30,6 +30,7 @@ def benchmark(tmp_path_factory):
     return output / "data" / "train"
 
 
+@pytest.mark.slow
 def test_tune_generator(benchmark, model_folder, tmp_path, capsys):
     """Each way of tuning runs, is judged, and moves the generator."""
     output = tmp_path / "tuned"

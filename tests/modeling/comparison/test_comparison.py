@@ -68,11 +68,11 @@ def test_equal_generators_are_told_apart_in_at_most_five_per_cent_of_cases():
     """Scores of four different generators, dealt out anew within each prompt: every difference is chance."""
     rng, scores = np.random.default_rng(0), drawn(40, [2, 1, 0.5, 0])
     wrong = []
-    for _ in range(400):
+    for _ in range(200):
         dealt = rng.permuted(scores, axis=1)
         boards = compare(answers_of(dealt, technical_score=dealt[:, ::-1].copy())).boards.values()
         wrong.append(any(pair.differs for board in boards for pair in board.pairs))
-    assert np.mean(wrong) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(wrong) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
 
 def test_ranks_and_groups_say_what_can_be_told():

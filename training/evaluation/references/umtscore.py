@@ -38,7 +38,7 @@ def umtscore(name: str, recipe: ModuleType, seed: int, stored: Mapping[str, np.n
         pick = torch.from_numpy(stored[f"{tag}.pick"]).long()
         for part in ("patch", "block0", "block_mid", "norm"):
             found[f"{tag}.{part}"] = output[part][:, pick, :CHANNELS]
-        found[f"{tag}.pos"] = output["pos"][pick, :CHANNELS]
+        found[f"{tag}.pos"] = output["pos"][pick]
         found |= {f"{tag}.{part}": output[part] for part in OF_VIDEO}
         found[f"{tag}.fusion_first_cls"] = output["fusion_first_cls"][..., :CHANNELS]
         for part in ("embeddings", "layer0", "layer_last"):

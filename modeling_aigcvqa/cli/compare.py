@@ -48,16 +48,17 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     if arguments.overwrite and not arguments.output:
         raise ValueError("--overwrite goes with --output FOLDER.")
     try:
-        from ..comparison.answers import check_same_model, gathered
+        from ..comparison.answers import check_same_model, distinct_names, gathered
         from ..comparison.compare import compare
         from ..comparison.program import PAGE, write_comparison
     except ImportError as error:
         raise ValueError(str(error)) from error
     from ..comparison.files import to_json
 
+    names = distinct_names(arguments.manifest)
     tables = [
-        (path, scored_table(arguments, path, errors, _scores_file(arguments, path), arguments.overwrite))
-        for path in arguments.manifest
+        (path, scored_table(arguments, path, errors, _scores_file(arguments, name), arguments.overwrite))
+        for path, name in zip(arguments.manifest, names)
     ]
     check_same_model(tables)
     model, note = scored_by([table for _, table in tables])
@@ -77,12 +78,12 @@ def run(arguments: argparse.Namespace, errors: Console) -> int:
     return 1 if content["failed"] else 0
 
 
-def _scores_file(arguments: argparse.Namespace, manifest: Path) -> Path | None:
-    """The file for the scores of a manifest, so that an interrupted command goes on."""
+def _scores_file(arguments: argparse.Namespace, name: str) -> Path | None:
+    """The file for the scores of the manifest with this name, so that an interrupted command goes on."""
     if arguments.output is None:
         return None
     arguments.output.mkdir(parents=True, exist_ok=True)
-    return arguments.output / f"{manifest.stem}.scores.jsonl"
+    return arguments.output / f"{name.replace('/', '_')}.scores.jsonl"
 
 
 def scored_by(tables: list[ScoreTable]) -> tuple[str | None, str | None]:

@@ -44,7 +44,7 @@ def gathered(tables: Sequence[tuple[Path, ScoreTable]], by: str = "generator", c
 
     Args:
         by: the column that names the generator. With several manifests, the rows of a manifest without this column are
-            of a generator with the name of the file.
+            of a generator with the name of the file, see `distinct_names`.
         category: the column of the category of a prompt.
 
     Raises:
@@ -54,7 +54,7 @@ def gathered(tables: Sequence[tuple[Path, ScoreTable]], by: str = "generator", c
     values: dict[str, dict] = {name: defaultdict(list) for name in SCORES}
     categories: dict[str, Counter] = defaultdict(Counter)
     failed, sums, generators = [], set(), set()
-    for path, table in tables:
+    for (path, table), name_of_file in zip(tables, distinct_names([path for path, _ in tables])):
         has_column = any(row.get(by) not in (None, "") for row in table.rows)
         if not has_column and len(tables) == 1:
             raise ValueError(
@@ -62,7 +62,7 @@ def gathered(tables: Sequence[tuple[Path, ScoreTable]], by: str = "generator", c
                 "or pass one manifest per generator."
             )
         for number, row in enumerate(table.rows, 1):
-            generator = str(row.get(by) or "") if has_column else path.stem
+            generator = str(row.get(by) or "") if has_column else name_of_file
             prompt = str(row.get("prompt") or "").strip()
             missing = by if not generator else "prompt" if not prompt else None
             if missing:
@@ -84,6 +84,23 @@ def gathered(tables: Sequence[tuple[Path, ScoreTable]], by: str = "generator", c
     of_prompts = [categories[prompt].most_common(1)[0][0] if categories[prompt] else None for prompt in prompts]
     warnings = [*_warnings_of_files(tables), *_warnings_of_clips(clips, names, categories, failed)]
     return Answers(names, prompts, of_prompts, scores, clips, failed, warnings)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """A name per file: its name without the ending, and where names repeat with as many folders as tell them apart.
+
+    Raises:
+        ValueError: for a file that is named twice.
+    """
+    full = [path.absolute().with_suffix("").parts for path in paths]
+    twice = next((path for path, parts in zip(paths, full) if full.count(parts) > 1), None)
+    if twice is not None:
+        raise ValueError(f"--manifest '{twice}' is named twice, or two files differ in their ending alone.")
+    for depth in range(1, max(map(len, full)) + 1):
+        names = ["/".join(parts[-depth:]) for parts in full]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _check(sums: set, generators: set[str], values: dict[str, dict], failed: list[dict[str, str]]) -> None:

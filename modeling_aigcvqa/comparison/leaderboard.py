@@ -33,16 +33,16 @@ class Place:
 def leaderboard(scores: np.ndarray, pairs: list[Pair]) -> list[Place]:
     """The generators by the mean of their scores (P, G), the best first.
 
-    The mean is over the prompts that all have answered, or over each one's own if these are fewer than two.
+    The mean is over the prompts that all have answered, or over each one's own if these are fewer than two. A generator
+    without any score has no place.
     """
     answered = np.isfinite(scores)
-    common = answered.all(1)
+    common = answered[:, answered.any(0)].all(1)
     places = []
-    for generator in range(scores.shape[1]):
+    for generator in np.flatnonzero(answered.any(0)).tolist():
         of = scores[common if common.sum() >= MIN_PAIRED else answered[:, generator], generator]
-        if len(of):
-            interval = interval_of_mean(of) if len(of) >= MIN_PAIRED else None
-            places.append(Place(generator, float(of.mean()), interval, len(of)))
+        interval = interval_of_mean(of) if len(of) >= MIN_PAIRED else None
+        places.append(Place(generator, float(of.mean()), interval, len(of)))
     places.sort(key=lambda place: -place.mean)
     _set_ranks(places, pairs)
     _set_groups(places, pairs)

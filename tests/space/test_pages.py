@@ -1,7 +1,6 @@
 """The static pages of explanations and comparisons in a real browser, on a phone and in the dark."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -14,23 +13,10 @@ from modeling_aigcvqa.explain.report import write_report
 from tests.conftest import moving_gradient, write_video
 from tests.modeling.comparison.test_comparison import answers_of, drawn
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
-
 PROMPT = "a red gradient moving to the left"
 PAINTED = """() => [...document.querySelectorAll('canvas')].every(canvas => {
   const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
   return pixels.some((value, place) => place % 4 < 3 && value > 40); })"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,11 +18,7 @@ from PIL import Image
 from modeling_aigcvqa import load_pipeline
 from tests.conftest import REPOSITORY, moving_gradient, write_video
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
 SPACE = REPOSITORY / "space"
 PROMPT = "a red gradient moving to the left"
@@ -69,14 +64,6 @@ def wait_for(address: str, app: subprocess.Popen, log: Path) -> None:
         except OSError:
             time.sleep(0.5)
     raise RuntimeError(f"the app did not answer: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

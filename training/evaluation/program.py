@@ -259,7 +259,8 @@ def add_scores(
         for name in scorer.score_names:
             table[name] = [result.get(name, float("nan")) for result in results]
         table["error"] = [result.get("error") for result in results]
-        table["extended"] = [bool(result.get(EXTENDED)) for result in results]
+        if any(EXTENDED in result for result in results):
+            table[EXTENDED] = [bool(result.get(EXTENDED)) for result in results]
     for name, values in predicted.items():
         table[name] = values
     return sources, scorer
@@ -294,7 +295,7 @@ def describe(
         "num_clips": len(scored),
         "num_in_part": len(table),
         "num_failed": len(failed),
-        "num_extended": int(table["extended"].sum()) if "extended" in table else 0,
+        "num_extended": int(table[EXTENDED].sum()) if EXTENDED in table else 0,
         "num_prompts": len(set(groups)),
         "failed": failed.get(["id", "error"], failed).to_dict("records"),
         "missing": {name: int(table[name].isna().sum()) for name, file in sources.items() if file},

@@ -145,6 +145,13 @@ def test_means_are_over_common_prompts_and_pairs_over_their_own():
     assert pairs == {(0, 1): 10, (0, 2): 15, (1, 2): 15}
 
 
+def test_a_generator_without_a_score_leaves_the_others_their_common_prompts():
+    scores = drawn(20, [2, 0, 0])
+    scores[:, 2], scores[:5, 0] = np.nan, np.nan
+    board = compare(answers_of(scores)).boards["quality_score"]
+    assert [(place.generator, place.prompts) for place in board.places] == [(0, 15), (1, 15)]
+
+
 def test_generators_without_a_common_prompt_are_not_tested():
     scores = drawn(20, [5, 0])
     scores[:10, 0], scores[10:, 1] = np.nan, np.nan
@@ -302,6 +309,26 @@ def test_one_manifest_per_generator(clips, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content["generators"] == ["clean", "noisy"]
     assert content["clips"] == 6
+
+
+def test_manifests_of_one_name_are_told_apart_by_their_folders(clips, capsys):
+    """Each generator has a folder, with a manifest that is called the same in all."""
+    paths = []
+    for name in ("clean", "noisy"):
+        folder = clips / f"of_{name}"
+        folder.mkdir()
+        text = (clips / f"{name}.csv").read_text().replace(name, f"../{name}")
+        (folder / "clips.csv").write_text(text)
+        paths.append(str(folder / "clips.csv"))
+    assert main(["compare", "--manifest", *paths, "--output", str(clips / "folders"), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["generators"] == ["of_clean/clips", "of_noisy/clips"]
+    assert {file.name for file in (clips / "folders").glob("*.scores.jsonl")} == {
+        "of_clean_clips.scores.jsonl",
+        "of_noisy_clips.scores.jsonl",
+    }
+    assert main(["compare", "--manifest", paths[0], paths[0]]) == 2
+    assert "is named twice" in capsys.readouterr().err
 
 
 def test_scores_of_different_models_are_refused(clips, model_folder, capsys):
